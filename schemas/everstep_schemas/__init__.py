@@ -1,0 +1,1 @@
+"""What Everstep stores and sends: events, messages, names and SQL. Structs only grow, new fields have defaults."""
