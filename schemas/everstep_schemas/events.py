@@ -112,7 +112,10 @@ class ActivityScheduled(Event, frozen=True):
 
 
 class ActivityCancelled(Event, frozen=True):
+    """The code no longer wants the answer; `attempt` is the one under way."""
+
     ref: int
+    attempt: int = 1
 
 
 class TimerStarted(Event, frozen=True):

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import EMPTY_ARGS
 
@@ -91,6 +92,10 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
 InboxMessage = ActivityCompleted | ActivityFailed | Forwarded
 ActivityResult = ActivityCompleted | ActivityFailed
 
+# ---- what a run that cannot run now is owed: a start, answers, and requests whose ids are filled in
+
+ParkedInput = events.Started | ActivityCompleted | ActivityFailed | Signal | Cancel | Terminate
+
 # ---- commands
 
 
@@ -166,6 +171,7 @@ submission_decoder = msgspec.json.Decoder(AnySubmission)
 inbox_decoder = msgspec.json.Decoder(InboxMessage)
 command_decoder = msgspec.json.Decoder(ActivityCommand)
 control_decoder = msgspec.json.Decoder(Control)
+parked_decoder: msgspec.json.Decoder[ParkedInput] = msgspec.json.Decoder(ParkedInput)
 lifecycle_decoder = msgspec.json.Decoder(Lifecycle)
 
 
