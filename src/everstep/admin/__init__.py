@@ -1,0 +1,1 @@
+"""What prepares Kafka and PostgreSQL for Everstep."""
