@@ -1,0 +1,149 @@
+"""Apache Kafka as a process: one node that is broker and controller (KRaft), on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from everstep.stack._paths import free_port
+from everstep.stack._port import StackError
+from everstep.stack._process import Program
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java runtime, Kafka's jars, and the flags that suit the two."""
+
+    executable: Path
+    class_path: str
+    flags: tuple[str, ...] = ()
+
+    def command(self, *words: str) -> tuple[str, ...]:
+        return (str(self.executable), *self.flags, "-cp", self.class_path, *words)
+
+
+class KafkaRecipe:
+    """A single node under `directory`."""
+
+    name = "Kafka"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, directory: Path, find_java: Callable[[], Java]) -> None:
+        self.directory = directory
+        self._properties = directory / "server.properties"
+        self.mark = str(self._properties)
+        self._find_java = find_java
+        self._java: Java | None = None
+        self._settings_file = directory / "settings.json"
+        self._settings = self._read_settings()
+
+    def _read_settings(self) -> dict[str, str]:
+        if self._settings_file.exists():
+            settings: dict[str, str] = json.loads(self._settings_file.read_text())
+            return settings
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        return {"port": str(free_port()), "controller_port": str(free_port()), "cluster": cluster}
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._settings['port']}"
+
+    async def prepare(self) -> None:
+        if self._java is None:
+            self._java = await asyncio.to_thread(self._find_java)
+        if not self._settings_file.exists():
+            await self._lay_out(self._java)
+
+    async def _lay_out(self, java: Java) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._server_properties().items()))
+        await asyncio.to_thread(self._format, java)
+        self._settings_file.write_text(json.dumps(self._settings))
+
+    def _server_properties(self) -> dict[str, str]:
+        broker, controller = self.address, f"127.0.0.1:{self._settings['controller_port']}"
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{broker}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": str(self.directory / "data"),
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": "0",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "4",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            # A killed broker that comes back is refused until its former session has ended.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
+        }
+
+    def _format(self, java: Java) -> None:
+        arguments = ("format", "-t", self._settings["cluster"], "-c", str(self._properties))
+        command = java.command("kafka.tools.StorageTool", *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+        if done.returncode != 0:
+            raise StackError(f"Kafka could not format {self.directory}: {done.stderr.strip() or done.stdout.strip()}")
+
+    def program(self) -> Program:
+        assert self._java is not None  # noqa: S101 - `prepare` found it
+        return Program(
+            argv=self._java.command("kafka.Kafka", str(self._properties)),
+            log=self.directory / "log",
+            death_signal=signal.SIGKILL,
+        )
+
+    async def answers(self) -> bool:
+        """Whether the broker lists itself, which it does once the controller lets it take part."""
+        if not _listens(self.address):
+            return False
+        client = AIOKafkaClient(bootstrap_servers=self.address, request_timeout_ms=3000)
+        try:
+            with _quiet("aiokafka"):
+                await client.bootstrap()
+            return bool(client.cluster.brokers())
+        except (KafkaError, OSError):
+            return False
+        finally:
+            await client.close()
+
+
+def _listens(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a library from logging errors that a server which is still starting gives rise to."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
