@@ -10,6 +10,17 @@
 """
 
 from everstep.stack._port import Server, StackError
-from everstep.stack._stack import EXTERNAL, WAYS, LocalStack, Stack, Status, environment, open
+from everstep.stack._stack import WAYS, LocalStack, Stack, Status, chosen_way, environment, external, open
 
-__all__ = ["EXTERNAL", "WAYS", "LocalStack", "Server", "Stack", "StackError", "Status", "environment", "open"]
+__all__ = [
+    "WAYS",
+    "LocalStack",
+    "Server",
+    "Stack",
+    "StackError",
+    "Status",
+    "chosen_way",
+    "environment",
+    "external",
+    "open",
+]

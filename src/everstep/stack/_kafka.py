@@ -93,6 +93,7 @@ class KafkaRecipe:
             "transaction.state.log.num.partitions": "4",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
+            "log.segment.delete.delay.ms": "1000",
             # A killed broker that comes back is refused until its former session has ended.
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",

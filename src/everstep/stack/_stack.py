@@ -23,7 +23,6 @@ from everstep.stack._port import Host, Server, StackError, Way
 
 KAFKA, POSTGRES, WAY = "EVERSTEP_KAFKA_BOOTSTRAP", "EVERSTEP_POSTGRES_DSN", "EVERSTEP_STACK"
 WAYS: Mapping[str, Way] = {way.name: way for way in (Embedded(),)}
-EXTERNAL = "external"
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,11 @@ def environment(stack: Stack) -> dict[str, str]:
     return {KAFKA: stack.kafka_bootstrap, POSTGRES: stack.postgres_dsn}
 
 
+def external(kafka_bootstrap: str, postgres_dsn: str) -> Stack:
+    """A stack that belongs to someone else, at known addresses; its servers refuse to be stopped."""
+    return Stack("external", External(kafka_bootstrap, KAFKA), External(postgres_dsn, POSTGRES))
+
+
 def chosen_way(name: str | None = None) -> Way:
     """The way of that name, else of `EVERSTEP_STACK`, else embedded. `StackError` if it cannot work here."""
     wanted = name or os.environ.get(WAY) or Embedded.name
@@ -70,7 +74,7 @@ async def open(way: str | None = None, directory: Path | None = None) -> AsyncIt
     """
     given = {} if way else _given()
     if given.keys() == {KAFKA, POSTGRES}:
-        yield Stack(EXTERNAL, External(given[KAFKA], KAFKA), External(given[POSTGRES], POSTGRES))
+        yield external(given[KAFKA], given[POSTGRES])
         return
     chosen = chosen_way(way)
     async with _temporary(chosen) if directory is None else _kept(chosen, directory) as host:
