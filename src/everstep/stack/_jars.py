@@ -6,17 +6,15 @@ list says, byte by byte. `python -m everstep.stack._jars VERSION` prints the lis
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from everstep.stack._paths import cache_directory, exclusive
 from everstep.stack._port import StackError
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ def kafka_version() -> str:
 
 def fetch(directory: Path) -> list[Path]:
     """The jars of the list in `directory`, downloaded where missing or damaged. `StackError` if that cannot be done."""
-    with _alone(directory), ThreadPoolExecutor(8) as pool:
+    with exclusive(directory, wait=True), ThreadPoolExecutor(8) as pool:
         context = _maven(directory)
         return list(pool.map(lambda jar: _fetch_one(context, jar), pinned()))
 
@@ -101,15 +99,6 @@ def _maven(directory: Path) -> MavenContext:
     return MavenContext(repo_cache=directory, remote_repos=mirrors or None, timeout=60)
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keep other processes of this user out while files may be missing."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -128,8 +117,6 @@ def _resolve(version: str, directory: Path) -> list[Jar]:
 
 def main() -> None:
     """Print the list for the version on the command line."""
-    from everstep.stack._paths import cache_directory
-
     jars = _resolve(sys.argv[1], cache_directory() / "kafka-jars")
     print(f"# Apache Kafka {sys.argv[1]} and what it needs; printed by `python -m everstep.stack._jars {sys.argv[1]}`")
     print("\n".join(sorted((jar.line() for jar in jars), key=lambda line: line.split()[1])))

@@ -30,9 +30,16 @@ class Java:
     executable: Path
     class_path: str
     flags: tuple[str, ...] = ()
+    broker_flags: tuple[str, ...] = ()
 
-    def command(self, *words: str) -> tuple[str, ...]:
+    def tool(self, *words: str) -> tuple[str, ...]:
+        """The command line of one of Kafka's tools."""
         return (str(self.executable), *self.flags, "-cp", self.class_path, *words)
+
+    def broker(self, properties: Path) -> tuple[str, ...]:
+        """The command line of the broker."""
+        flags = (*self.flags, *self.broker_flags)
+        return (str(self.executable), *flags, "-cp", self.class_path, "kafka.Kafka", str(properties))
 
 
 class KafkaRecipe:
@@ -101,7 +108,7 @@ class KafkaRecipe:
 
     def _format(self, java: Java) -> None:
         arguments = ("format", "-t", self._settings["cluster"], "-c", str(self._properties))
-        command = java.command("kafka.tools.StorageTool", *arguments)
+        command = java.tool("kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
         if done.returncode != 0:
             raise StackError(f"Kafka could not format {self.directory}: {done.stderr.strip() or done.stdout.strip()}")
@@ -109,7 +116,7 @@ class KafkaRecipe:
     def program(self) -> Program:
         assert self._java is not None  # noqa: S101 - `prepare` found it
         return Program(
-            argv=self._java.command("kafka.Kafka", str(self._properties)),
+            argv=self._java.broker(self._properties),
             log=self.directory / "log",
             death_signal=signal.SIGKILL,
         )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import random
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from everstep.stack._port import StackError
 
 # Below the ports that systems hand to outgoing connections (Linux from 32768, macOS from 49152): a port of those could
 # be taken by any connection while the server is down, and a client that retries could even end up talking to itself.
@@ -28,6 +33,18 @@ def _base(variable: str, *, user: str, root: str) -> Path:
     chosen = os.environ.get(variable)
     fallback = Path(root) if os.geteuid() == 0 else Path.home() / user
     return (Path(chosen) if chosen else fallback) / "everstep"
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold `directory`, made if need be, against other processes; `StackError` at once if one has it, unless `wait`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StackError(f"another process uses the stack in {directory}; end it, or choose another") from None
+        yield
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ from everstep.stack import _guardian
 from everstep.stack._port import StackError
 
 START_SECONDS = 90.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 POLL_SECONDS = 0.03
 LOG_TAIL_BYTES = 3000
 

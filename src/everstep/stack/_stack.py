@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from everstep.stack._embedded import Embedded
 from everstep.stack._external import External
-from everstep.stack._paths import data_directory
+from everstep.stack._paths import data_directory, exclusive
 from everstep.stack._port import Host, Server, StackError, Way
 
 KAFKA, POSTGRES, WAY = "EVERSTEP_KAFKA_BOOTSTRAP", "EVERSTEP_POSTGRES_DSN", "EVERSTEP_STACK"
@@ -92,7 +91,7 @@ class LocalStack:
 
     async def up(self) -> Stack:
         """Start what is not running yet and return once both servers answer."""
-        with _alone(self.directory):
+        with exclusive(self.directory):
             stack = self._stack()
             try:
                 await _start(stack)
@@ -103,7 +102,7 @@ class LocalStack:
 
     async def down(self) -> bool:
         """End the servers that `up` started, keep the data; whether there were any."""
-        with _alone(self.directory):
+        with exclusive(self.directory):
             stack = self._stack()
             ran = await stack.kafka.running() or await stack.postgres.running()
             await _stop(stack)
@@ -179,22 +178,10 @@ async def _kept(way: Way, directory: Path) -> AsyncIterator[Host]:
     if status.kafka and status.postgres:
         yield way.host(local.directory, temporary=False, detached=True)
         return
-    with _alone(local.directory):
+    with exclusive(local.directory):
         host = way.host(local.directory, temporary=False, detached=False)
         try:
             yield host
         finally:
             await asyncio.gather(host.kafka.stop(), host.postgres.stop())
             await host.close()
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the directory against other processes that would start or end servers in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(f"another process is using the stack in {directory}; end it, or choose another") from None
-        yield
