@@ -1,0 +1,56 @@
+"""Writes submissions to Kafka."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from aiokafka import AIOKafkaProducer
+
+from everstep.kafka import connection, max_record_bytes
+from everstep.settings import Settings
+from everstep_schemas.names import Topics, shard_of
+from everstep_schemas.wire import AnySubmission, encoder
+
+
+class SubmissionProducer:
+    """Sends submissions straight to the partition of their shard. Use as an async context manager.
+
+    Many `send`s at once share record batches; those for one workflow id stay in the order in which they were called.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = Topics(settings.topic_prefix).submissions
+        self.shards = 0
+
+    async def __aenter__(self) -> Self:
+        self._producer = AIOKafkaProducer(
+            **connection(self._settings), enable_idempotence=True, max_request_size=max_record_bytes(self._settings)
+        )
+        try:
+            await self._producer.start()
+            self.shards = len(await self._producer.partitions_for(self._topic))
+        except BaseException:
+            await self._producer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        await self._producer.stop()
+
+    async def send(self, submission: AnySubmission) -> None:
+        """Returns once the submission is durable in Kafka.
+
+        Raises `KafkaError`: `MessageSizeTooLargeError` when it is too large, `KafkaTimeoutError` when Kafka is away.
+        After the latter it may or may not have arrived; to send it again safely, give it a `submission_id` or
+        `signal_id`.
+        """
+        await self._producer.send_and_wait(
+            self._topic,
+            encoder.encode(submission),
+            key=submission.workflow_id.encode(),
+            partition=shard_of(submission.workflow_id, self.shards),
+        )
