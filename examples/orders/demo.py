@@ -1,0 +1,191 @@
+"""The demo: a shop's orders on real Kafka and real PostgreSQL, while an orchestrator and a worker are killed.
+
+    python -m examples.orders.demo            # or: make demo
+    KEEP=1 python -m examples.orders.demo     # leaves everything running until Ctrl-C
+
+It exits with 1 and lists the differences if any order, any cent or any letter is not as it has to be.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from rich.console import Console
+
+from everstep import Client, seconds
+from everstep.stack import StackError
+from everstep_schemas.names import Topics
+from examples.orders import checks, display, stories
+from examples.orders.accidents import Accident, Takeover
+from examples.orders.app import Summary, daily_summary
+from examples.orders.checks import Books
+from examples.orders.installation import Installation, install
+from examples.orders.observer import Observer
+from examples.orders.processes import ProcessError, Service, ending
+from examples.orders.shop import UNRELIABLE
+from examples.orders.stories import Story
+
+LIMIT_SECONDS = 240.0
+SUMMARY_ID = "daily-summary-2026-03-02"
+ACTIVITIES = "SELECT count(*) FROM {schema}.events WHERE event->>'kind' = 'activity_completed'"
+
+console = Console()
+
+
+@dataclass
+class Shop:
+    """What runs: two of each, so that one can die."""
+
+    installation: Installation
+    orchestrators: list[Service]
+    workers: list[Service]
+    connection: asyncpg.Connection
+
+
+@asynccontextmanager
+async def open_shop(logs: Path) -> AsyncIterator[Shop]:
+    console.print("Starting PostgreSQL and Kafka …")
+    async with install(logs) as installation:
+        console.print(f"They are up ({installation.way}). Starting two orchestrators and two workers …")
+        orchestrators = [installation.service("orchestrator", number) for number in (1, 2)]
+        workers = [installation.service("worker", number) for number in (1, 2)]
+        with ending(*orchestrators, *workers):
+            for service in (*orchestrators, *workers):
+                service.start()
+            await asyncio.gather(*[service.ready() for service in (*orchestrators, *workers)])
+            connection = await asyncpg.connect(installation.dsn)
+            try:
+                yield Shop(installation, orchestrators, workers, connection)
+            finally:
+                await connection.close()
+
+
+async def trade(shop: Shop, observer: Observer) -> Takeover:
+    """Submits every order and returns once all have ended; accidents happen meanwhile."""
+    submitter, settings = shop.installation.submitter(), shop.installation.settings
+    accident = Accident(shop.orchestrators[0], shop.workers[0], shop.connection, settings.postgres_schema)
+    console.print(f"Submitting {len(observer.orders)} orders to the topic {settings.topic_prefix}.submissions …")
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS), asyncio.TaskGroup() as group, display.progress(console, observer):
+            watching = group.create_task(observer.watch(settings.kafka_bootstrap))
+            with ending(submitter):
+                submitter.start()
+                takeover = await accident.happen(observer, console.print)
+                await submitter.finish()
+            await observer.until(lambda: observer.closed == len(observer.orders))
+            watching.cancel()
+    except TimeoutError:
+        raise ProcessError(f"not all orders ended in {LIMIT_SECONDS:.0f} s: {display.describe(observer)}") from None
+    return takeover
+
+
+async def summarise(shop: Shop, order_ids: list[str]) -> Summary:
+    async with Client(settings=shop.installation.settings) as client:
+        run = await client.start(daily_summary, order_ids, id=SUMMARY_ID)
+        return await run.result(timeout=seconds(60))
+
+
+async def examine(shop: Shop, observer: Observer, told: list[Story], summary: Summary) -> tuple[Books, list[str]]:
+    """The books, and everything that is not as it has to be."""
+    schema = shop.installation.settings.postgres_schema
+    books = await checks.read_books(shop.connection, schema)
+    found = checks.differences(told, observer.outcomes, books, summary)
+    return books, found + await checks.broken_histories(shop.connection, schema)
+
+
+async def demonstrate(logs: Path, *, keep: bool) -> bool:
+    """Whether everything is as it has to be."""
+    told = stories.read()
+    async with open_shop(logs) as shop:
+        observer = Observer([story.order.order_id for story in told], Topics(shop.installation.settings.topic_prefix))
+        takeover = await trade(shop, observer)
+        began = time.monotonic()
+        summary = await summarise(shop, list(observer.orders))
+        fan_out_seconds = time.monotonic() - began
+        books, found = await examine(shop, observer, told, summary)
+        console.print(display.outcome_table(observer, told))
+        console.print(display.figures(observer, takeover, await activities(shop), books.repeats, fan_out_seconds))
+        await tell_one_history(shop, told)
+        tell_verdict(found, told, summary)
+        tell_where(shop)
+        if keep:
+            console.print("Everything keeps running until Ctrl-C.")
+            await until_told_to_stop()
+    return not found
+
+
+async def activities(shop: Shop) -> int:
+    count: int = await shop.connection.fetchval(ACTIVITIES.format(schema=shop.installation.settings.postgres_schema))
+    return count
+
+
+async def tell_one_history(shop: Shop, told: list[Story]) -> None:
+    order = next(story.order for story in told if story.order.card == UNRELIABLE)
+    console.print(f"\nThe history of {order.order_id}, whose bank could not be reached and then lost its answer:")
+
+
+def tell_verdict(found: list[str], told: list[Story], summary: Summary) -> None:
+    if found:
+        console.print(f"\n[bold red]{len(found)} things are not as they have to be:[/]")
+        for difference in found:
+            console.print(f"  {difference}", markup=False, highlight=False)
+        return
+    console.print(
+        f"\n[bold green]All {len(told)} orders ended as they should.[/] The ledger agrees to the cent: "
+        f"{summary.charged_cents / 100:,.2f} charged, {summary.refunded_cents / 100:,.2f} given back, "
+        "nothing twice; every customer with a parcel got one letter; no history has a gap."
+    )
+
+
+def tell_where(shop: Shop) -> None:
+    for service in (*shop.orchestrators, *shop.workers[1:]):
+        console.print(f"  {service.name}: metrics http://{service.address}/metrics")
+    console.print(f"  API: http://{shop.orchestrators[0].address}/api/v1/runs?limit=5 (see /openapi.json)")
+    for name, value in shop.installation.addresses.items():
+        console.print(f"  export {name}={value}", soft_wrap=True)
+
+
+async def until_told_to_stop() -> None:
+    """Returns at the first Ctrl-C or SIGTERM."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+
+
+async def cancelled_by_sigterm(work: Coroutine[Any, Any, bool]) -> bool:
+    """Lets SIGTERM end `work` as Ctrl-C does: by cancellation, so that it leaves nothing behind."""
+    task = asyncio.create_task(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+def main() -> None:
+    logs = Path(tempfile.mkdtemp(prefix="everstep-demo-"))
+    passed = False
+    try:
+        passed = asyncio.run(cancelled_by_sigterm(demonstrate(logs, keep=bool(os.environ.get("KEEP")))))
+    except* (ProcessError, StackError) as errors:
+        for error in errors.exceptions:
+            console.print(error, markup=False, highlight=False, soft_wrap=True)
+    except* (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("Stopped.")
+    if passed:
+        shutil.rmtree(logs)
+    else:
+        console.print(f"The logs of all processes are in {logs}.", highlight=False)
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()
