@@ -1,0 +1,214 @@
+"""Publishes what commits caused: in order per partition, in record batches, each batch acknowledged before the next.
+
+A commit's messages form a *ticket*; when the last of them is acknowledged its shard may forget its outbox row. Every
+partition has a queue and, while that is not empty, one task that turns all that waits into a batch, sends it and waits
+for the acknowledgement; meanwhile more gathers, so batches grow with load by themselves and a lone message does not
+wait. A batch that fails is not overtaken: it stays at the head of the queue and is sent again, by a fresh producer if
+the old one is broken. Doubles are harmless, since every message has an identity that its receiver applies once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from everstep_schemas.wire import Outgoing
+
+log = structlog.get_logger(__name__)
+
+BATCH_BYTES = 1 << 20
+RETRY_SECONDS = 0.2
+SPREAD = 16  # commands of one commit that go to one partition before the next takes its turn
+
+
+class Topics(Protocol):
+    """Knows how many partitions a topic has, and creates missing ones where that is allowed."""
+
+    async def partitions(self, topic: str) -> int: ...
+
+
+class Ticket:
+    """The messages of one commit of one shard that Kafka has not acknowledged yet."""
+
+    __slots__ = ("commit_no", "live", "pending", "shard")
+
+    def __init__(self, shard: int, commit_no: int, pending: int) -> None:
+        self.shard = shard
+        self.commit_no = commit_no
+        self.pending = pending
+        self.live = True  # False: the shard was lost, so nothing of it may be sent any more
+
+
+_Queued = tuple[Ticket, Outgoing]
+Refused = Callable[[Outgoing], None]
+
+
+class Publisher:
+    """The one producer of an orchestrator."""
+
+    def __init__(
+        self, connection: Mapping[str, Any], topics: Topics, *, max_request_bytes: int, acked: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._max_request_bytes = max_request_bytes
+        self._acked = acked
+        self._producer: AIOKafkaProducer | None = None
+        self._renewal = asyncio.Lock()
+        self._queues: dict[TopicPartition, deque[_Queued]] = {}
+        self._unplaced: dict[str, list[_Queued]] = {}
+        self._counts: dict[str, int] = {}
+        self._next: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.unacknowledged = 0
+
+    async def start(self) -> None:
+        self._producer = await self._new_producer()
+
+    async def close(self) -> None:
+        """Stops at once; what is not acknowledged stays in the outbox."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            with contextlib.suppress(KafkaError, asyncio.TimeoutError):
+                await asyncio.wait_for(producer.stop(), timeout=2)
+
+    def publish(self, shard: int, commit_no: int, messages: Sequence[Outgoing]) -> Ticket:
+        """Queues the messages of a durable commit behind everything queued before."""
+        ticket = Ticket(shard, commit_no, len(messages))
+        self.unacknowledged += len(messages)
+        for message in messages:
+            if message.partition is None:
+                self._unplaced.setdefault(message.topic, []).append((ticket, message))
+            else:
+                self._enqueue(TopicPartition(message.topic, message.partition), (ticket, message))
+        for topic in list(self._unplaced):
+            self._place(topic)
+        return ticket
+
+    def drop(self, tickets: Sequence[Ticket]) -> None:
+        """Nothing of these is sent any more, except what is already on its way."""
+        for ticket in tickets:
+            ticket.live = False
+
+    def _place(self, topic: str) -> None:
+        """Spreads messages that may go anywhere over the topic's partitions, a few in a row to each."""
+        count = self._counts.get(topic)
+        if not count:
+            self._start(self._discover(topic))
+            return
+        waiting = self._unplaced.pop(topic)
+        run = max(SPREAD, -(-len(waiting) // count))
+        for start in range(0, len(waiting), run):
+            partition = self._next[topic] = (self._next.get(topic, -1) + 1) % count
+            for queued in waiting[start : start + run]:
+                self._enqueue(TopicPartition(topic, partition), queued)
+
+    async def _discover(self, topic: str) -> None:
+        while topic in self._unplaced and not self._counts.get(topic):
+            try:
+                self._counts[topic] = await self._topics.partitions(topic)
+            except (KafkaError, OSError) as error:
+                log.warning("cannot look up a topic, trying again", topic=topic, error=str(error))
+            if not self._counts.get(topic):
+                await asyncio.sleep(RETRY_SECONDS)
+        if topic in self._unplaced:
+            self._place(topic)
+
+    def _enqueue(self, partition: TopicPartition, queued: _Queued) -> None:
+        queue = self._queues.get(partition)
+        if queue is None:
+            self._queues[partition] = queue = deque()
+            self._start(self._drain(partition, queue))
+        queue.append(queued)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, partition: TopicPartition, queue: deque[_Queued]) -> None:
+        while queue:
+            try:
+                await self._send_head(partition, queue)
+            except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+                self._refuse(queue, error)
+            except (KafkaError, OSError, AssertionError) as error:
+                log.warning(
+                    "publishing failed, trying again",
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    error=f"{type(error).__name__}: {error}",
+                )
+                await asyncio.sleep(RETRY_SECONDS)
+                await self._renew()
+        del self._queues[partition]
+
+    async def _send_head(self, partition: TopicPartition, queue: deque[_Queued]) -> None:
+        producer = self._producer
+        if producer is None:
+            raise KafkaError("the producer is being replaced")
+        batch = producer.create_batch()
+        now_ms = int(time.time() * 1000)
+        taken: list[_Queued] = []
+        for ticket, message in queue:
+            if ticket.live and not batch.append(
+                timestamp=now_ms, key=message.key, value=message.value, headers=message.headers
+            ):
+                break
+            taken.append((ticket, message))
+        batch.close()
+        if batch.record_count():
+            await (await producer.send_batch(batch, partition.topic, partition=partition.partition))
+        for _ in taken:
+            queue.popleft()
+        self._acknowledge(taken)
+
+    def _acknowledge(self, sent: Sequence[_Queued]) -> None:
+        self.unacknowledged -= len(sent)
+        for ticket, _ in sent:
+            ticket.pending -= 1
+        self._acked()
+
+    def _refuse(self, queue: deque[_Queued], error: Exception) -> None:
+        """The head can never be published; limits at the borders make this a defect, so it is loud and nothing waits."""
+        ticket, message = queue.popleft()
+        log.error("Kafka refuses a message for ever, leaving it out", topic=message.topic, error=str(error))
+        self._acknowledge([(ticket, message)])
+
+    async def _renew(self) -> None:
+        """Replaces a producer whose sender has died; one that still works is kept."""
+        async with self._renewal:
+            producer = self._producer
+            if producer is not None and producer._sender.sender_task is not None:
+                if not producer._sender.sender_task.done():
+                    return
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(producer.stop(), timeout=1)
+            with contextlib.suppress(KafkaError, OSError):
+                self._producer = await self._new_producer()
+
+    async def _new_producer(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **self._connection,
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=self._max_request_bytes,
+            linger_ms=0,
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer

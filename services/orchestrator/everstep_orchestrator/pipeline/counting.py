@@ -1,0 +1,59 @@
+"""What the pipeline tells Prometheus. Facts about runs are counted when the commit that holds them is durable."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from everstep import telemetry
+from everstep.telemetry import known
+
+from everstep_orchestrator.pipeline.state import Shard, Tally
+
+MICROSECONDS = 1_000_000
+
+
+class Counting:
+    """Counts for one orchestrator; workflows that nobody registered share one label."""
+
+    def __init__(self, workflows: Container[str], activities: Container[str]) -> None:
+        self._workflows = workflows
+        self._activities = activities
+
+    def ignored(self, kind: str) -> None:
+        telemetry.INPUTS_IGNORED.labels(kind).inc()
+
+    def owned(self, shards: int) -> None:
+        telemetry.SHARDS_OWNED.set(shards)
+
+    def opened(self, microseconds: int) -> None:
+        telemetry.SHARD_TAKEOVER_SECONDS.observe(microseconds / MICROSECONDS)
+
+    def committed(self, microseconds: int, activations: int) -> None:
+        telemetry.COMMIT_DURATION_SECONDS.observe(microseconds / MICROSECONDS)
+        if activations:
+            telemetry.COMMIT_ACTIVATIONS.observe(activations)
+
+    def settled(self, tally: Tally) -> None:
+        """A shard's commit is durable."""
+        for workflow in tally.started:
+            telemetry.RUNS_STARTED.labels(known(workflow, self._workflows)).inc()
+        for workflow, status, seconds in tally.closed:
+            label = known(workflow, self._workflows)
+            telemetry.RUNS_CLOSED.labels(label, status).inc()
+            telemetry.RUN_DURATION_SECONDS.labels(label).observe(seconds)
+        for (activity, outcome), count in tally.activities.items():
+            telemetry.ACTIVITIES.labels(known(activity, self._activities), outcome).inc(count)
+        for reason in tally.dead_letters:
+            telemetry.DEAD_LETTERS.labels(reason).inc()
+        for reason in tally.rejected:
+            telemetry.SUBMISSIONS_REJECTED.labels(reason).inc()
+        for seconds in tally.lateness_seconds:
+            telemetry.TIMER_LATENESS_SECONDS.observe(seconds)
+
+    def state(self, shards: Iterable[Shard], now: int) -> None:
+        """How things stand; called a few times a second."""
+        shards = list(shards)
+        telemetry.CACHED_RUNS.set(sum(len(shard.entries) for shard in shards))
+        telemetry.OUTBOX_PENDING.set(sum(len(shard.tickets) for shard in shards))
+        due = [at for shard in shards if (at := shard.wakeups.next()) is not None]
+        telemetry.OLDEST_DUE_TIMER_SECONDS.set(max(0.0, (now - min(due)) / MICROSECONDS) if due else 0.0)

@@ -1,0 +1,416 @@
+"""The rules: what each thing that came in does to its run, and what is owed for it. Pure but for the engine's own state.
+
+Nothing here waits. Everything a decision needs was loaded before; everything it causes is written into the shard's
+draft, and nobody outside sees any of it before the draft is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from everstep._core.engine import Activation, CannotRun, Engine, StallReason
+from everstep_schemas import events, wire
+from everstep_schemas.names import Topics
+from everstep_schemas.wire import Lifecycle, ParkedInput, encoder
+
+from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Record, Refused, Request, Result
+from everstep_orchestrator.pipeline.notices import Notices, instant, reason_text
+from everstep_orchestrator.pipeline.state import Entry, Shard
+from everstep_orchestrator.store import ParkedRow, RunRow
+
+SECOND = 1_000_000
+NOT_CHOSEN = 0  # the version of a run that waits for code: the newest, once there is one
+
+RunMessage = wire.ActivityCompleted | wire.ActivityFailed | wire.Signal | wire.Cancel | wire.Terminate
+
+
+class Directory(Protocol):
+    """Knows which code the other orchestrators have."""
+
+    def others_know(self, workflow: str, version: int) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all shards of an orchestrator decide with."""
+
+    engine: Engine
+    directory: Directory
+    topics: Topics
+    python: str
+    new_nonce: Callable[[], str]
+    ignored: Callable[[str], None]  # counts inputs that have no effect, by reason
+    early_signal_us: int = 60 * SECOND
+
+
+class Decider:
+    """Applies what came in for one shard."""
+
+    def __init__(self, rules: Rules, shard: Shard) -> None:
+        self._rules = rules
+        self._shard = shard
+        self._notices = Notices(rules.topics, shard.number)
+
+    # ---- records
+
+    def record(self, record: Record, incoming: Incoming, now: int) -> None:
+        """Applies one record of the shard's partitions."""
+        match incoming:
+            case Result():
+                self._result(incoming, now)
+            case Request(submission=wire.Start() as start):
+                self._start(start, incoming, now)
+            case Request():
+                self._request(incoming, now)
+            case Elsewhere():
+                self._owe(self._notices.forwarded(incoming.shard, incoming.message))
+            case Refused():
+                self._reject(incoming.submission, incoming.source, incoming.reason, now)
+            case Dead():
+                self._owe(self._notices.dead(record, incoming))
+                self._shard.writing().tally.dead_letters.append(incoming.reason)
+
+    def _owe(self, message: wire.Outgoing) -> None:
+        self._shard.writing().bodies.append(message)
+
+    def _reject(self, submission: wire.AnySubmission, source: str, reason: str, now: int) -> None:
+        self._owe(self._notices.rejected(submission, source, reason, now))
+
+    def _result(self, result: Result, now: int) -> None:
+        entry = self._shard.entries.get(result.token.run_key)
+        if entry is None or not entry.open:
+            self._rules.ignored("closed" if entry else "unknown_run")
+        else:
+            self._message(entry, result.message, now)
+
+    def _request(self, request: Request, now: int) -> None:
+        submission = request.submission
+        entry = self._shard.latest.get(submission.workflow_id)
+        if entry is None and isinstance(submission, wire.Signal):
+            self._keep_early(submission, request.source, now)
+        elif entry is None:
+            self._reject(submission, request.source, f"no run has the id {submission.workflow_id!r}", now)
+        elif not entry.open:
+            reason = f"run {entry.row.run} of {submission.workflow_id!r} has ended ({entry.row.status})"
+            self._reject(submission, request.source, reason, now)
+        else:
+            self._message(entry, _identified(submission, request.source), now)
+
+    def _keep_early(self, signal: wire.Signal, source: str, now: int) -> None:
+        """A start without a key may lie in another partition and arrive after its signal."""
+        row = ParkedRow(
+            number=self._shard.next_number(),
+            workflow_id=signal.workflow_id,
+            run_key=None,
+            expires_at=now + self._rules.early_signal_us,
+            data=encoder.encode(_identified(signal, source)),
+        )
+        self._shard.early.setdefault(signal.workflow_id, []).append(row)
+        self._shard.writing().parked.append(row)
+
+    def expire_early(self, now: int) -> None:
+        """Rejects signals whose start never came."""
+        for workflow_id, rows in list(self._shard.early.items()):
+            expired = [row for row in rows if row.expires_at is not None and row.expires_at <= now]
+            for row in expired:
+                signal = wire.parked_decoder.decode(row.data)
+                assert isinstance(signal, wire.Signal)
+                self._reject(signal, signal.signal_id or "", f"no run has the id {workflow_id!r}", now)
+                self._shard.writing().unparked.append(row.number)
+            if left := [row for row in rows if row not in expired]:
+                self._shard.early[workflow_id] = left
+            else:
+                del self._shard.early[workflow_id]
+
+    # ---- starts
+
+    def _start(self, start: wire.Start, request: Request, now: int) -> None:
+        latest = self._shard.latest.get(start.workflow_id)
+        if latest is None:
+            self._create(start, request, 1, now)
+            return
+        same = self._run_of_source(start.workflow_id, request.source, latest)
+        if same is not None:
+            self._answer_existing(same, request.source)
+        elif start.on_duplicate == "return_existing":
+            self._answer_existing(latest.row, request.source)
+        elif latest.open and start.on_duplicate == "terminate_existing":
+            self._message(latest, wire.Terminate(workflow_id=start.workflow_id, reason="replaced by a new run"), now)
+            self._create(start, request, latest.row.run + 1, now)
+        elif not latest.open and start.on_duplicate != "reject":
+            self._create(start, request, latest.row.run + 1, now)
+        else:
+            reason = f"duplicate: run {latest.row.run} of {start.workflow_id!r} exists ({latest.row.status})"
+            self._reject(start, request.source, reason, now)
+
+    def _run_of_source(self, workflow_id: str, source: str, latest: Entry) -> RunRow | None:
+        if latest.row.source == source:
+            return latest.row
+        return self._shard.sources.get((workflow_id, source))
+
+    def _answer_existing(self, row: RunRow, asked_by: str) -> None:
+        fact = Lifecycle(
+            workflow_id=row.workflow_id,
+            run=row.run,
+            seq=1,
+            at=instant(row.started_at),
+            workflow=row.workflow,
+            version=row.version,
+            submission_id=asked_by,
+        )
+        self._owe(self._notices.existing(fact))
+
+    def _create(self, start: wire.Start, request: Request, run: int, now: int) -> None:
+        started = events.Started(
+            workflow=start.workflow,
+            version=start.version or self._rules.engine.newest(start.workflow) or NOT_CHOSEN,
+            nonce=self._rules.new_nonce(),
+            source=request.source,
+            python=self._rules.python,
+            args=start.args,
+            kwargs=start.kwargs,
+            traceparent=request.traceparent,
+        )
+        entry = Entry(self._new_row(started, start.workflow_id, run, now))
+        self._shard.know(entry)
+        self._shard.writing().created[entry.row.run_key] = entry
+        self._first_step(entry, started, now)
+        self._deliver_early(entry, now)
+
+    def _new_row(self, started: events.Started, workflow_id: str, run: int, now: int) -> RunRow:
+        return RunRow(
+            run_key=self._shard.next_run_key(),
+            shard=self._shard.number,
+            workflow_id=workflow_id,
+            run=run,
+            workflow=started.workflow,
+            version=started.version,
+            nonce=started.nonce,
+            source=started.source,
+            status="running",
+            condition=None,
+            reason=None,
+            custom_status=None,
+            started_at=now,
+            closed_at=None,
+            next_wakeup_at=None,
+        )
+
+    def _first_step(self, entry: Entry, started: events.Started, now: int) -> None:
+        if self._is_suspect(entry, started, now):
+            return
+        if not self._has_code(entry):
+            self._wait_for_code(entry, started, now)
+            return
+        try:
+            entry.live, activation = self._rules.engine.start(entry.identity, started, now)
+        except CannotRun as error:
+            self._stall(entry, error.reason, started, now)
+        else:
+            self._shard.writing().tally.started.append(started.workflow)
+            self._record(entry, activation)
+
+    def _deliver_early(self, entry: Entry, now: int) -> None:
+        for row in self._shard.early.pop(entry.row.workflow_id, ()):
+            self._shard.writing().unparked.append(row.number)
+            signal = wire.parked_decoder.decode(row.data)
+            assert isinstance(signal, wire.Signal)
+            if entry.open:
+                self._message(entry, signal, now)
+            else:
+                self._reject(signal, signal.signal_id or "", "the run ended before its signal was applied", now)
+
+    # ---- runs
+
+    def _message(self, entry: Entry, message: RunMessage, now: int) -> None:
+        """Applies a message to an open run, or keeps it for one that cannot run now."""
+        if entry.row.condition is not None:
+            self._park(entry, message)
+        elif entry.cannot_run is not None:
+            self._stall(entry, entry.cannot_run.reason, message, now)
+        elif not self._has_code(entry):
+            self._wait_for_code(entry, message, now)
+        elif not self._is_suspect(entry, message, now):
+            self._accept(entry, message, now)
+
+    def _accept(self, entry: Entry, message: RunMessage, now: int) -> None:
+        assert entry.live is not None, "runs are loaded before anything is decided for them"
+        event = entry.live.accept(message, now)
+        if event is None:
+            self._rules.ignored("stale")
+            return
+        try:
+            activation = entry.live.apply(event, now)
+        except CannotRun as error:
+            self._stall(entry, error.reason, message, now)
+        else:
+            self._record(entry, activation)
+
+    def wake(self, entry: Entry, now: int) -> None:
+        """Fires what is due in a run, and corrects a stored instant that came too early."""
+        if entry.runnable and entry.cannot_run is not None:
+            self._stall(entry, entry.cannot_run.reason, None, now)
+        elif entry.runnable and not self._has_code(entry):
+            self._wait_for_code(entry, None, now)
+        if not entry.runnable or self._is_suspect(entry, None, now):
+            return
+        assert entry.live is not None, "runs are loaded before anything is decided for them"
+        try:
+            while entry.open and (event := entry.live.due(now)) is not None:
+                self._late(entry, now)
+                self._record(entry, entry.live.apply(event, now))
+        except CannotRun as error:
+            self._stall(entry, error.reason, None, now)
+        else:
+            self._correct_wakeup(entry)
+
+    def _late(self, entry: Entry, now: int) -> None:
+        due_at = entry.live.wakeup_at() if entry.live else None
+        if due_at is not None:
+            self._shard.writing().tally.lateness_seconds.append((now - due_at) / SECOND)
+
+    def _record(self, entry: Entry, activation: Activation) -> None:
+        draft = self._shard.writing()
+        draft.record(entry, activation)
+        entry.touched = draft.commit_no
+        if activation.status_changed:
+            entry.row.custom_status = activation.custom_status
+            draft.change(entry)
+        if activation.closed:
+            self._close(entry, activation)
+        else:
+            self._lower_wakeup(entry)
+
+    def _close(self, entry: Entry, activation: Activation) -> None:
+        row, draft = entry.row, self._shard.writing()
+        row.status = activation.closed or row.status
+        row.closed_at = activation.rows[-1].at
+        row.next_wakeup_at = None
+        entry.evict()
+        draft.change(entry)
+        draft.closed.append(entry)
+        draft.tally.closed.append((row.workflow, row.status, (row.closed_at - row.started_at) / SECOND))
+
+    def _lower_wakeup(self, entry: Entry) -> None:
+        """The stored instant is only a lower bound, so only an earlier one is written."""
+        at = entry.live.wakeup_at() if entry.live else None
+        if at is None:
+            return
+        if at <= self._shard.wakeups_known_until:
+            self._shard.wakeups.add(entry.row.run_key, at)
+        if entry.row.next_wakeup_at is None or at < entry.row.next_wakeup_at:
+            entry.row.next_wakeup_at = at
+            self._shard.writing().change(entry)
+
+    def _correct_wakeup(self, entry: Entry) -> None:
+        at = entry.live.wakeup_at() if entry.live else None
+        if at is not None and at <= self._shard.wakeups_known_until:
+            self._shard.wakeups.add(entry.row.run_key, at)
+        if entry.open and entry.row.next_wakeup_at != at:
+            entry.row.next_wakeup_at = at
+            self._shard.writing().change(entry)
+
+    # ---- runs that cannot run
+
+    def _is_suspect(self, entry: Entry, owed: ParkedInput | None, now: int) -> bool:
+        """The run that broke the last owner, or a commit, is set aside at its next input."""
+        suspect = self._shard.suspect
+        if suspect is None or suspect.run_key != entry.row.run_key:
+            return False
+        self._shard.suspect = None
+        self._stall(entry, suspect.reason, owed, now)
+        return True
+
+    def _has_code(self, entry: Entry) -> bool:
+        return self._rules.engine.knows(entry.row.workflow, entry.row.version)
+
+    def _wait_for_code(self, entry: Entry, owed: ParkedInput | None, now: int) -> None:
+        row = entry.row
+        version = f" version {row.version}" if row.version else ""
+        if self._rules.directory.others_know(row.workflow, row.version):
+            row.condition = "held"
+            self._shard.writing().change(entry)
+            if owed is not None:
+                self._park(entry, owed)
+            return
+        message = f"no orchestrator has code for workflow {row.workflow!r}{version}; deploy it and the run starts"
+        self._stall(entry, StallReason(kind="unknown_workflow", message=message), owed, now)
+
+    def _stall(self, entry: Entry, reason: StallReason, owed: ParkedInput | None, now: int) -> None:
+        entry.evict()
+        entry.cannot_run = None
+        entry.row.condition = "stalled"
+        entry.row.reason = msgspec.json.encode(reason)
+        self._shard.writing().change(entry)
+        if owed is not None:
+            self._park(entry, owed)
+        self._owe(self._notices.stalled(self._condition_fact(entry, now)))
+
+    def _park(self, entry: Entry, owed: ParkedInput) -> None:
+        row = ParkedRow(
+            number=self._shard.next_number(),
+            workflow_id=entry.row.workflow_id,
+            run_key=entry.row.run_key,
+            expires_at=None,
+            data=encoder.encode(owed),
+        )
+        self._shard.writing().parked.append(row)
+
+    def _condition_fact(self, entry: Entry, now: int) -> Lifecycle:
+        row = entry.row
+        return Lifecycle(
+            workflow_id=row.workflow_id,
+            run=row.run,
+            seq=entry.live.next_seq if entry.live else 0,
+            at=instant(now),
+            workflow=row.workflow,
+            version=row.version,
+            reason=reason_text(row.reason),
+        )
+
+    def resume(self, entry: Entry, parked: list[ParkedRow], now: int) -> None:
+        """Tries a stalled or held run again with the code at hand; what it was owed is applied in order."""
+        owed = [wire.parked_decoder.decode(row.data) for row in parked]
+        started = owed[0] if owed and isinstance(owed[0], events.Started) else None
+        if entry.cannot_run is not None:
+            self._still_stalled(entry, entry.cannot_run.reason)
+        if not self._can_resume(entry, started):
+            return
+        entry.row.condition, entry.row.reason = None, None
+        self._shard.writing().change(entry)
+        self._shard.writing().unparked.extend(row.number for row in parked)
+        if started is not None:
+            self._first_step(entry, self._chosen(entry, started), now)
+        self._owe(self._notices.resumed(self._condition_fact(entry, now)))
+        for message in owed[1 if started else 0 :]:
+            if entry.open and not isinstance(message, events.Started):
+                self._message(entry, message, now)
+        if entry.live is not None:
+            self._lower_wakeup(entry)
+
+    def _still_stalled(self, entry: Entry, reason: StallReason) -> None:
+        entry.cannot_run = None
+        encoded = msgspec.json.encode(reason)
+        if encoded != entry.row.reason:
+            entry.row.condition, entry.row.reason = "stalled", encoded
+            self._shard.writing().change(entry)
+
+    def _can_resume(self, entry: Entry, started: events.Started | None) -> bool:
+        if started is not None:
+            version = started.version or self._rules.engine.newest(started.workflow) or NOT_CHOSEN
+            return self._rules.engine.knows(started.workflow, version)
+        return entry.live is not None
+
+    def _chosen(self, entry: Entry, started: events.Started) -> events.Started:
+        """The start of a run that waited for code, now with the version that it gets."""
+        entry.row.version = started.version or self._rules.engine.newest(started.workflow) or NOT_CHOSEN
+        return msgspec.structs.replace(started, version=entry.row.version)
+
+
+def _identified(submission: wire.Signal | wire.Cancel | wire.Terminate, source: str) -> RunMessage:
+    if isinstance(submission, wire.Signal) and submission.signal_id is None:
+        return msgspec.structs.replace(submission, signal_id=source)
+    return submission

@@ -1,0 +1,140 @@
+"""Brings into memory what the coming decisions need: rows of runs, and live runs replayed from their histories.
+
+What is in memory is never asked for again; and since a run and its id stay in memory until the commit of their last
+activation is acknowledged, Postgres is only ever asked about runs that it knows completely. A long replay gives the
+loop back every 50 ms.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from everstep._core.engine import CannotRun, Engine, HistoryRow
+from everstep_schemas import events, wire
+
+from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
+from everstep_orchestrator.pipeline.outside import outside_task
+from everstep_orchestrator.pipeline.state import Entry, Shard
+from everstep_orchestrator.store import ParkedRow, Store
+
+SLICE_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Work:
+    """One turn's inputs, all shards together."""
+
+    records: list[tuple[Shard, Record, Incoming]] = field(default_factory=list)
+    wakeups: list[tuple[Shard, int]] = field(default_factory=list)
+    resumes: list[tuple[Shard, int]] = field(default_factory=list)
+    parked: dict[int, list[ParkedRow]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.records or self.wakeups or self.resumes)
+
+
+class Loader:
+    """Loads for the decisions of one orchestrator."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+
+    async def rows(self, work: Work) -> None:
+        """Loads the rows of all runs that the work names, by id or by key."""
+        await self._rows_by_id(work)
+        await self._rows_by_key(work)
+        await self._rows_by_source(work)
+
+    async def _rows_by_id(self, work: Work) -> None:
+        missing: dict[str, Shard] = {}
+        for shard, _, incoming in work.records:
+            if isinstance(incoming, Request) and incoming.submission.workflow_id not in shard.latest:
+                missing[incoming.submission.workflow_id] = shard
+        if not missing:
+            return
+        for row in await self._store.latest_runs(list(missing)):
+            missing.pop(row.workflow_id).know(Entry(row))
+        for workflow_id, shard in missing.items():
+            shard.latest.setdefault(workflow_id, None)
+
+    async def _rows_by_key(self, work: Work) -> None:
+        missing: dict[int, Shard] = {
+            incoming.token.run_key: shard
+            for shard, _, incoming in work.records
+            if isinstance(incoming, Result) and incoming.token.run_key not in shard.entries
+        }
+        missing.update((key, shard) for shard, key in (*work.wakeups, *work.resumes) if key not in shard.entries)
+        if not missing:
+            return
+        for row in await self._store.runs_by_key(list(missing)):
+            missing[row.run_key].know(Entry(row))
+
+    async def _rows_by_source(self, work: Work) -> None:
+        """Older runs of an id may have been created by the very submission that comes again."""
+        for shard, _, incoming in work.records:
+            if isinstance(incoming, Request) and isinstance(incoming.submission, wire.Start):
+                latest = shard.latest.get(incoming.submission.workflow_id)
+                if latest is not None and latest.row.run > 1 and latest.row.source != incoming.source:
+                    key = (latest.row.workflow_id, incoming.source)
+                    shard.sources[key] = await self._store.runs_of_source(*key)
+
+    async def runs(self, work: Work) -> None:
+        """Replays every run that the work will step and that is not in memory; reads what resumed runs are owed."""
+        if work.resumes:
+            work.parked = await self._store.parked([key for _, key in work.resumes])
+        entries = {entry.row.run_key: entry for entry in self._to_replay(work)}
+        if not entries:
+            return
+        histories = await self._store.histories(list(entries))
+        for key, entry in entries.items():
+            await self._replay(entry, histories.get(key, []))
+
+    def _to_replay(self, work: Work) -> Iterable[Entry]:
+        for entry in self._named(work):
+            if entry.runnable and entry.live is None and self._engine.knows(entry.row.workflow, entry.row.version):
+                yield entry
+        for shard, key in work.resumes:
+            resumed = shard.entries.get(key)
+            if resumed is not None and resumed.live is None and not _waits_for_start(work.parked.get(key, [])):
+                if self._engine.knows(resumed.row.workflow, resumed.row.version):
+                    yield resumed
+
+    def _named(self, work: Work) -> Iterable[Entry]:
+        for shard, _, incoming in work.records:
+            if isinstance(incoming, Result):
+                entry = shard.entries.get(incoming.token.run_key)
+            elif isinstance(incoming, Request):
+                entry = shard.latest.get(incoming.submission.workflow_id)
+            else:
+                entry = None
+            if entry is not None:
+                yield entry
+        for shard, key in work.wakeups:
+            if key in shard.entries:
+                yield shard.entries[key]
+
+    async def _replay(self, entry: Entry, rows: Sequence[HistoryRow]) -> None:
+        replay = self._engine.replay(entry.identity)
+        position = 0
+
+        def slice_of_rows() -> None:
+            nonlocal position
+            end = time.monotonic() + SLICE_SECONDS
+            while position < len(rows) and time.monotonic() < end:
+                replay.feed(rows[position])
+                position += 1
+
+        try:
+            while position < len(rows):
+                await outside_task(slice_of_rows)
+            entry.live = await outside_task(replay.finish)
+            entry.cannot_run = None
+        except CannotRun as error:
+            entry.cannot_run = error
+
+
+def _waits_for_start(parked: Sequence[ParkedRow]) -> bool:
+    return bool(parked) and isinstance(wire.parked_decoder.decode(parked[0].data), events.Started)

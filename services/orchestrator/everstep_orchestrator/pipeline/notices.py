@@ -1,0 +1,88 @@
+"""Messages that belong to no activation: rejections, answers, stalls, dead letters, forwarded submissions. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from everstep_schemas import cloudevents
+from everstep_schemas.names import Topics
+from everstep_schemas.wire import AnySubmission, Forwarded, Lifecycle, LifecycleType, Outgoing, encoder
+
+from everstep_orchestrator.pipeline.incoming import Dead, Record
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant(microseconds: int) -> datetime:
+    """An instant of the pipeline as the wire shows it."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+class Notices:
+    """Builds the messages of one shard."""
+
+    def __init__(self, topics: Topics, shard: int) -> None:
+        self._topics = topics
+        self._shard = shard
+
+    def rejected(self, submission: AnySubmission, source: str, reason: str, now: int) -> Outgoing:
+        """The submission will have no effect, and why."""
+        fact = Lifecycle(
+            workflow_id=submission.workflow_id, run=0, seq=0, at=instant(now), submission_id=source, reason=reason
+        )
+        return self._lifecycle(LifecycleType.SUBMISSION_REJECTED, f"{source}/rejected", fact)
+
+    def existing(self, fact: Lifecycle) -> Outgoing:
+        """Answers a start with the run that exists already."""
+        return self._lifecycle(LifecycleType.STARTED, f"{fact.workflow_id}/{fact.run}/1", fact)
+
+    def stalled(self, fact: Lifecycle) -> Outgoing:
+        return self._lifecycle(LifecycleType.STALLED, f"{fact.workflow_id}/{fact.run}/{fact.seq}/stalled", fact)
+
+    def resumed(self, fact: Lifecycle) -> Outgoing:
+        return self._lifecycle(LifecycleType.RESUMED, f"{fact.workflow_id}/{fact.run}/{fact.seq}/resumed", fact)
+
+    def _lifecycle(self, type: str, id: str, fact: Lifecycle) -> Outgoing:
+        return Outgoing(
+            topic=self._topics.lifecycle,
+            partition=self._shard,
+            key=fact.workflow_id.encode(),
+            value=encoder.encode(fact),
+            headers=cloudevents.headers(type, id),
+        )
+
+    def forwarded(self, shard: int, message: Forwarded) -> Outgoing:
+        """Hands a submission to the shard that it belongs to."""
+        return Outgoing(
+            topic=self._topics.inbox,
+            partition=shard,
+            key=message.workflow_id.encode(),
+            value=encoder.encode(message),
+            headers=cloudevents.headers("everstep.inbox.forwarded", message.source, message.traceparent),
+        )
+
+    def dead(self, record: Record, why: Dead) -> Outgoing:
+        """The original bytes, where they stood and why they could not be used."""
+        own = {
+            "everstep_reason": why.reason,
+            "everstep_detail": why.detail,
+            "everstep_topic": record.topic,
+            "everstep_partition": str(record.partition),
+            "everstep_offset": str(record.offset),
+        }
+        headers = ((name, value.encode(errors="backslashreplace")[:1000]) for name, value in own.items())
+        return Outgoing(
+            topic=self._topics.dlq,
+            key=record.key,
+            value=record.value or b"",
+            headers=(*headers, *((name, value) for name, value in record.headers if value is not None)),
+        )
+
+
+def reason_text(reason: bytes | None) -> str | None:
+    """The sentence in a stored stall reason."""
+    if reason is None:
+        return None
+    message = msgspec.json.decode(reason).get("message")
+    return str(message)

@@ -1,0 +1,108 @@
+"""Taking a shard over: reading what its last owner left, and publishing again what it may not have published.
+
+The claim has raised the epoch already, so nothing that is read here can still change. Everything in the outbox goes out
+again, in order and before anything new of the shard; receivers apply each identity once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+from everstep._core.engine import HistoryRow, Identity
+from everstep._core.messages import messages_of
+from everstep_schemas import events
+from everstep_schemas.names import Topics
+from everstep_schemas.wire import Outgoing
+
+from everstep_orchestrator.kafka.intake import Intake
+from everstep_orchestrator.kafka.publisher import Publisher
+from everstep_orchestrator.membership import Claim
+from everstep_orchestrator.pipeline.state import Entry, Shard
+from everstep_orchestrator.store import OutboxRow, Store
+
+TRIED_ONE_BY_ONE = 1000
+CLAIMS_BEFORE_CAUTION = 2
+WAKEUP_HORIZON_US = 60_000_000
+WAKEUPS_AT_ONCE = 10_000
+
+_NEEDS_SCHEDULED = (events.ActivityRetried, events.ActivityFailed)
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens claimed shards."""
+
+    store: Store
+    intake: Intake
+    publisher: Publisher
+    topics: Topics
+    now: Callable[[], int]
+
+    async def open(self, claim: Claim) -> Shard:
+        """The shard as stored, its outbox queued for publication, its timers of the next minute known."""
+        shard = Shard(claim, *await self._positions(claim))
+        if claim.claims_without_progress >= CLAIMS_BEFORE_CAUTION:
+            shard.one_by_one = TRIED_ONE_BY_ONE
+        await self._republish(shard)
+        await self.refresh_wakeups(shard)
+        shard.to_resume.extend(await self.store.conditioned(shard.number))
+        for row in await self.store.parked_signals(shard.number):
+            shard.early.setdefault(row.workflow_id, []).append(row)
+        return shard
+
+    async def _positions(self, claim: Claim) -> tuple[int, int]:
+        submissions = TopicPartition(self.topics.submissions, claim.shard)
+        inbox = TopicPartition(self.topics.inbox, claim.shard)
+        stored = {submissions: claim.submissions_position, inbox: claim.inbox_position}
+        unset = [partition for partition, position in stored.items() if position is None]
+        earliest = await self.intake.earliest(unset) if unset else {}
+        first, second = (earliest[p] if position is None else position for p, position in stored.items())
+        return first, second
+
+    async def refresh_wakeups(self, shard: Shard) -> None:
+        """Reads which runs want to be looked at within the next minute."""
+        until = self.now() + WAKEUP_HORIZON_US
+        rows = await self.store.due(shard.number, until, WAKEUPS_AT_ONCE)
+        for key, at in rows:
+            shard.wakeups.add(key, at)
+        shard.wakeups_known_until = rows[-1][1] if len(rows) == WAKEUPS_AT_ONCE else until
+
+    async def _republish(self, shard: Shard) -> None:
+        rows = await self.store.outbox(shard.number, shard.published)
+        refs = [ref for row in rows for ref in row.refs]
+        identities = await self._identities(refs)
+        histories = await self.store.rows_of(refs)
+        scheduled = await self._scheduled(histories)
+        for row in rows:
+            messages = [
+                message
+                for key, seq in row.refs
+                for message in messages_of(
+                    identities[key], self.topics, [histories[key, seq]], lambda ref, key=key: scheduled[key, ref]
+                )
+            ]
+            self._queue(shard, row, messages)
+
+    def _queue(self, shard: Shard, row: OutboxRow, messages: Sequence[Outgoing]) -> None:
+        outgoing = [*messages, *row.bodies]
+        if outgoing:
+            shard.tickets.append(self.publisher.publish(shard.number, row.commit_no, outgoing))
+
+    async def _identities(self, refs: Sequence[tuple[int, int]]) -> Mapping[int, Identity]:
+        rows = await self.store.runs_by_key(sorted({key for key, _ in refs})) if refs else []
+        return {row.run_key: Entry(row).identity for row in rows}
+
+    async def _scheduled(
+        self, histories: Mapping[tuple[int, int], HistoryRow]
+    ) -> Mapping[tuple[int, int], events.ActivityScheduled]:
+        wanted = {
+            (key, event.ref)
+            for (key, _), row in histories.items()
+            for event in events.decode_events(row.data)
+            if isinstance(event, _NEEDS_SCHEDULED)
+        }
+        found = await asyncio.gather(*(self.store.scheduled(key, ref) for key, ref in sorted(wanted)))
+        return dict(zip(sorted(wanted), found, strict=True))
