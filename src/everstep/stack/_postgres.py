@@ -19,6 +19,7 @@ from everstep.stack._port import StackError
 from everstep.stack._process import Account, Program
 
 USER = DATABASE = "everstep"
+SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_connections": "300"}
 
 
 def database_account() -> Account | None:
@@ -55,10 +56,7 @@ class PostgresRecipe:
 
     @property
     def address(self) -> str:
-        return self._dsn(DATABASE)
-
-    def _dsn(self, database: str) -> str:
-        return f"postgresql://{USER}:{self._settings['password']}@127.0.0.1:{self._settings['port']}/{database}"
+        return dsn(self._settings["password"], self._settings["port"], DATABASE)
 
     async def prepare(self) -> None:
         self._binaries = await asyncio.to_thread(self._find_binaries)
@@ -106,10 +104,7 @@ class PostgresRecipe:
             "listen_addresses": "127.0.0.1",
             "port": self._settings["port"],
             "unix_socket_directories": "",
-            "fsync": "on",
-            "synchronous_commit": "on",
-            "full_page_writes": "on",
-            "max_connections": "300",
+            **SETTINGS,
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return Program(
@@ -122,15 +117,25 @@ class PostgresRecipe:
         )
 
     async def answers(self) -> bool:
-        try:
-            connection = await asyncpg.connect(self._dsn("postgres"), timeout=5)
-        except (OSError, asyncpg.CannotConnectNowError, TimeoutError):
-            return False
-        try:
-            await _ensure_database(connection)
-        finally:
-            await connection.close()
-        return True
+        return await postgres_answers(self.address)
+
+
+def dsn(password: str, port: str, database: str) -> str:
+    """Where the cluster's own user reaches a database."""
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}"
+
+
+async def postgres_answers(address: str) -> bool:
+    """Whether the server takes queries; makes the database of ours if it is not there yet."""
+    try:
+        connection = await asyncpg.connect(address, database="postgres", timeout=5)
+    except (OSError, asyncpg.CannotConnectNowError, TimeoutError):
+        return False
+    try:
+        await _ensure_database(connection)
+    finally:
+        await connection.close()
+    return True
 
 
 async def _ensure_database(connection: asyncpg.Connection[asyncpg.Record]) -> None:

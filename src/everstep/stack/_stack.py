@@ -15,13 +15,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from everstep.stack._docker import Docker
 from everstep.stack._embedded import Embedded
 from everstep.stack._external import External
 from everstep.stack._paths import data_directory, exclusive
 from everstep.stack._port import Host, Server, StackError, Way
+from everstep.stack._system import System
 
 KAFKA, POSTGRES, WAY = "EVERSTEP_KAFKA_BOOTSTRAP", "EVERSTEP_POSTGRES_DSN", "EVERSTEP_STACK"
-WAYS: Mapping[str, Way] = {way.name: way for way in (Embedded(),)}
+WAYS: Mapping[str, Way] = {way.name: way for way in (Embedded(), Docker(), System())}
 
 
 @dataclass(frozen=True)
