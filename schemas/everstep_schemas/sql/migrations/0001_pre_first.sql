@@ -1,34 +1,44 @@
--- The whole of the first schema. `{schema}` stands for the schema's name.
+CREATE TABLE {schema}.migrations (
+    number     integer PRIMARY KEY,
+    -- Older code runs on a newer schema as long as everything it does not know is 'pre'.
+    phase      text COLLATE "C" NOT NULL CHECK (phase IN ('pre', 'post')),
+    name       text COLLATE "C" NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
 
-CREATE TABLE installation (
-    -- Facts fixed at the first migration, and identities whose change stops the shards.
+CREATE TABLE {schema}.installation (
+    -- Facts fixed once, such as the number of shards and the identities of cluster and topics.
     name  text COLLATE "C" PRIMARY KEY,
     value text COLLATE "C" NOT NULL
 );
 
-CREATE TABLE orchestrators (
+CREATE TABLE {schema}.orchestrators (
     id                 text COLLATE "C" PRIMARY KEY,
-    -- Held as a session-level advisory lock for as long as the process lives.
+    -- Held as a session-level advisory lock while this member is connected; new for every connection.
     lock_key           bigint      NOT NULL UNIQUE,
     -- By the database's clock.
     lease_until        timestamptz NOT NULL,
     -- A free lock only proves a death if the server has not restarted since.
     postmaster_started timestamptz NOT NULL,
+    -- It is shutting down: it keeps its shards until they are drained and takes no more.
+    leaving            boolean     NOT NULL DEFAULT false,
     address            text COLLATE "C" NOT NULL,
     host               text COLLATE "C" NOT NULL,
     pid                integer     NOT NULL,
     version            text COLLATE "C" NOT NULL,
-    -- {"fulfil_order": [1, 2]}: the types and versions this process has code for.
-    workflows          jsonb       NOT NULL,
+    -- The newest migration its code knows: a post-migration waits until nobody needs what it removes.
+    migration          integer     NOT NULL,
+    -- {"fulfil_order": [1, 2]}: the types and versions it has code for. As text, since jsonb refuses some strings.
+    workflows          bytea       NOT NULL,
     started_at         timestamptz NOT NULL DEFAULT now()
-);
+) WITH (fillfactor = 50);
 
-CREATE TABLE shards (
+CREATE TABLE {schema}.shards (
     shard                   integer PRIMARY KEY,
-    -- Who may write; null: nobody. Raised at every claim.
-    owner                   text COLLATE "C" REFERENCES orchestrators (id) ON DELETE SET NULL,
+    -- Who may write; null: nobody. A member's row stays for as long as it owns a shard.
+    owner                   text COLLATE "C" REFERENCES {schema}.orchestrators (id),
+    -- Raised at every claim; with commit_no the fence of every commit.
     epoch                   bigint  NOT NULL DEFAULT 0,
-    -- Together with the epoch the fence of every commit.
     commit_no               bigint  NOT NULL DEFAULT 0,
     -- The next offsets to apply; null: from the start of the topic.
     submissions_position    bigint,
@@ -39,12 +49,14 @@ CREATE TABLE shards (
     published               bigint  NOT NULL DEFAULT 0,
     claims_without_progress integer NOT NULL DEFAULT 0,
     -- After repeated claims without progress: the run whose input is being applied right now.
-    trying                  bigint
-) WITH (fillfactor = 25);
+    trying                  bigint,
+    CHECK (published <= commit_no)
+-- Rewritten by every commit: room on the page keeps that to heap-only updates, and vacuum comes early.
+) WITH (fillfactor = 25, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
-CREATE TABLE runs (
+CREATE TABLE {schema}.runs (
     run_key        bigint PRIMARY KEY,
-    shard          integer     NOT NULL,
+    shard          integer     NOT NULL CHECK (shard = run_key >> 48),
     workflow_id    text COLLATE "C" NOT NULL,
     run            integer     NOT NULL,
     workflow       text COLLATE "C" NOT NULL,
@@ -52,11 +64,10 @@ CREATE TABLE runs (
     nonce          text COLLATE "C" NOT NULL,
     -- The identity of the submission that created the run.
     source         text COLLATE "C" NOT NULL,
-    status         text COLLATE "C" NOT NULL DEFAULT 'running'
+    status         text COLLATE "C" NOT NULL
         CHECK (status IN ('running', 'completed', 'failed', 'cancelled', 'terminated', 'timed_out', 'continued')),
     -- Why a running run does not run now.
-    condition      text COLLATE "C"
-        CHECK (condition IN ('stalled', 'held', 'suspended')),
+    condition      text COLLATE "C" CHECK (condition IN ('stalled', 'held', 'suspended')),
     -- For a stalled run: what was expected and what came, as JSON.
     reason         bytea,
     custom_status  text COLLATE "C",
@@ -66,15 +77,17 @@ CREATE TABLE runs (
     next_wakeup_at timestamptz,
     UNIQUE (workflow_id, run),
     CHECK ((status = 'running') = (closed_at IS NULL)),
-    CHECK (condition IS NULL OR status = 'running')
+    CHECK (status = 'running' OR (condition IS NULL AND next_wakeup_at IS NULL))
 ) WITH (fillfactor = 80);
 
-CREATE INDEX runs_wakeup ON runs (shard, next_wakeup_at) WHERE next_wakeup_at IS NOT NULL;
-CREATE INDEX runs_condition ON runs (shard, run_key) WHERE condition IS NOT NULL;
-CREATE INDEX runs_by_start ON runs (started_at, run_key);
-CREATE INDEX runs_open ON runs (workflow, started_at, run_key) WHERE status = 'running';
+-- A run that does not run now is not woken; its bound waits with it.
+CREATE INDEX runs_wakeup ON {schema}.runs (shard, next_wakeup_at)
+    WHERE next_wakeup_at IS NOT NULL AND condition IS NULL;
+CREATE INDEX runs_condition ON {schema}.runs (shard, condition, run_key) WHERE condition IS NOT NULL;
+CREATE INDEX runs_by_start ON {schema}.runs (started_at, run_key);
+CREATE INDEX runs_open ON {schema}.runs (workflow, started_at, run_key) WHERE status = 'running';
 
-CREATE TABLE history (
+CREATE TABLE {schema}.history (
     run_key bigint      NOT NULL,
     -- The number of the row's first event.
     seq     bigint      NOT NULL,
@@ -84,7 +97,7 @@ CREATE TABLE history (
     PRIMARY KEY (run_key, seq)
 );
 
-CREATE TABLE outbox (
+CREATE TABLE {schema}.outbox (
     shard     integer NOT NULL,
     commit_no bigint  NOT NULL,
     -- JSON: [[run_key, seq], …], the rows of history whose messages this commit owes, in order.
@@ -92,9 +105,10 @@ CREATE TABLE outbox (
     -- JSON: whole messages that belong to no run.
     bodies    bytea   NOT NULL,
     PRIMARY KEY (shard, commit_no)
-);
+-- Rows live for milliseconds: compressing them costs more than it saves, and their place is soon wanted again.
+) WITH (toast_tuple_target = 8160, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
 
-CREATE TABLE parked (
+CREATE TABLE {schema}.parked (
     shard       integer NOT NULL,
     number      bigint  NOT NULL,
     workflow_id text COLLATE "C" NOT NULL,
@@ -105,11 +119,13 @@ CREATE TABLE parked (
     PRIMARY KEY (shard, number)
 );
 
-CREATE INDEX parked_by_run ON parked (run_key, number) WHERE run_key IS NOT NULL;
-CREATE INDEX parked_by_id ON parked (workflow_id, number) WHERE run_key IS NULL;
+CREATE INDEX parked_by_run ON {schema}.parked (run_key, number) WHERE run_key IS NOT NULL;
+CREATE INDEX parked_by_id ON {schema}.parked (workflow_id, number) WHERE run_key IS NULL;
+CREATE INDEX parked_expiry ON {schema}.parked (shard, expires_at) WHERE expires_at IS NOT NULL;
 
-CREATE VIEW events AS
+-- One row per event, for people with psql. It extracts nothing: `->>` fails on "\u0000".
+CREATE VIEW {schema}.events AS
 SELECT r.workflow_id, r.run, h.seq + e.position - 1 AS seq, h.at, e.event
-FROM history h
-JOIN runs r USING (run_key)
+FROM {schema}.history h
+JOIN {schema}.runs r USING (run_key)
 CROSS JOIN LATERAL json_array_elements(convert_from(h.data, 'UTF8')::json) WITH ORDINALITY AS e (event, position);

@@ -1,0 +1,93 @@
+-- Every commit of a batch is this one statement: one round trip, one transaction, all of its shards.
+
+-- name: commit
+WITH wanted AS MATERIALIZED (
+    SELECT *
+    FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+                $8::bytea[], $9::bytea[])
+        AS w (shard, epoch, commit_no, submissions_position, inbox_position, last_number, published, refs, bodies)
+),
+-- Rows are locked in one order by everyone, so two batches that share shards cannot deadlock. FOR NO KEY UPDATE is what
+-- the UPDATE itself takes. This is no fence: it only waits.
+locked AS MATERIALIZED (
+    SELECT s.shard, s.published
+    FROM {schema}.shards s
+    WHERE s.shard = ANY ($1::int[])
+    ORDER BY s.shard
+    FOR NO KEY UPDATE
+),
+-- The fence. The UPDATE judges the newest version of the row, not the one its snapshot saw, so a commit that waited
+-- behind a claim (epoch) or behind itself, sent twice (commit_no), finds nothing here, and writes nothing below.
+fenced AS (
+    UPDATE {schema}.shards s
+    SET commit_no = w.commit_no,
+        submissions_position = w.submissions_position,
+        inbox_position = w.inbox_position,
+        last_number = w.last_number,
+        published = w.published,
+        claims_without_progress = 0,
+        trying = NULL
+    FROM locked l
+    JOIN wanted w ON w.shard = l.shard
+    WHERE s.shard = l.shard AND s.epoch = w.epoch AND s.commit_no = w.commit_no - 1
+    RETURNING s.shard, s.commit_no, l.published AS published_before, s.published
+),
+happened AS (
+    INSERT INTO {schema}.history (run_key, seq, at, data)
+    SELECT h.run_key, h.seq, h.at, h.data
+    FROM unnest($10::bigint[], $11::bigint[], $12::timestamptz[], $13::bytea[]) AS h (run_key, seq, at, data)
+    JOIN fenced f ON f.shard = h.run_key >> 48
+),
+owed AS (
+    INSERT INTO {schema}.outbox (shard, commit_no, refs, bodies)
+    SELECT w.shard, w.commit_no, w.refs, w.bodies
+    FROM wanted w
+    JOIN fenced f ON f.shard = w.shard
+    WHERE w.refs IS NOT NULL
+),
+-- The lower bound keeps the scan away from index entries of rows long deleted, which stay for as long as any
+-- transaction in the cluster is older.
+acknowledged AS (
+    DELETE FROM {schema}.outbox o
+    USING fenced f
+    WHERE o.shard = f.shard AND o.commit_no > f.published_before AND o.commit_no <= f.published
+),
+started AS (
+    INSERT INTO {schema}.runs (run_key, shard, workflow_id, run, workflow, version, nonce, source, status, condition,
+                               reason, custom_status, started_at, closed_at, next_wakeup_at)
+    SELECT n.run_key, f.shard, n.workflow_id, n.run, n.workflow, n.version, n.nonce, n.source, n.status, n.condition,
+           n.reason, n.custom_status, n.started_at, n.closed_at, n.next_wakeup_at
+    FROM unnest($14::bigint[], $15::text[], $16::int[], $17::text[], $18::int[], $19::text[], $20::text[], $21::text[],
+                $22::text[], $23::bytea[], $24::text[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[])
+        AS n (run_key, workflow_id, run, workflow, version, nonce, source, status, condition, reason, custom_status,
+              started_at, closed_at, next_wakeup_at)
+    JOIN fenced f ON f.shard = n.run_key >> 48
+),
+changed AS (
+    UPDATE {schema}.runs r
+    SET status = u.status,
+        condition = u.condition,
+        reason = u.reason,
+        custom_status = u.custom_status,
+        closed_at = u.closed_at,
+        next_wakeup_at = u.next_wakeup_at
+    FROM unnest($28::bigint[], $29::text[], $30::text[], $31::bytea[], $32::text[], $33::timestamptz[],
+                $34::timestamptz[])
+        AS u (run_key, status, condition, reason, custom_status, closed_at, next_wakeup_at)
+    JOIN fenced f ON f.shard = u.run_key >> 48
+    WHERE r.run_key = u.run_key
+),
+kept AS (
+    INSERT INTO {schema}.parked (shard, number, workflow_id, run_key, expires_at, data)
+    SELECT p.shard, p.number, p.workflow_id, p.run_key, p.expires_at, p.data
+    FROM unnest($35::int[], $36::bigint[], $37::text[], $38::bigint[], $39::timestamptz[], $40::bytea[])
+        AS p (shard, number, workflow_id, run_key, expires_at, data)
+    JOIN fenced f ON f.shard = p.shard
+),
+settled AS (
+    DELETE FROM {schema}.parked p
+    USING unnest($41::int[], $42::bigint[]) AS g (shard, number)
+    JOIN fenced f ON f.shard = g.shard
+    WHERE p.shard = g.shard AND p.number = g.number
+)
+SELECT shard FROM fenced;
