@@ -1,4 +1,4 @@
-"""The composition root: settings and code in, a running orchestrator out.
+"""The process: settings from the environment, code from its module, exit codes, signals.
 
 SIGTERM and SIGINT drain: no more input, every commit finished and published, shards handed over one by one, then the
 rest closed. A second signal, or the end of the grace time, ends at once; nothing is lost by that either.
@@ -8,39 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
-import platform
-import secrets
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 import structlog
-from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
-from everstep import kafka, logging, telemetry
-from everstep._core.engine import Engine
-from everstep._watchdog import Watchdog
-from everstep.admin import database
 from everstep.app import App, LoadError, load
-from everstep.settings import Settings, SettingsError
-from everstep_schemas.names import Topics
 
-from everstep_orchestrator.api import ApiDependencies, HttpServer
-from everstep_orchestrator.kafka.intake import Intake
-from everstep_orchestrator.kafka.publisher import Publisher
-from everstep_orchestrator.kafka.queues import Queues
-from everstep_orchestrator.kafka.reporting import Reporter
-from everstep_orchestrator.membership import Membership
-from everstep_orchestrator.pipeline.cache import Cache
-from everstep_orchestrator.pipeline.counting import Counting
-from everstep_orchestrator.pipeline.deciding import Rules
-from everstep_orchestrator.pipeline.incoming import Reader
-from everstep_orchestrator.pipeline.runtime import Pipeline
-from everstep_orchestrator.store import Store
+from everstep import logging
+from everstep.admin import database
+from everstep.settings import Settings, SettingsError
+from everstep_orchestrator.orchestrator import Orchestrator
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +64,25 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def now_us() -> int:
-    """The present instant, in microseconds since the epoch."""
-    return time.time_ns() // 1000
+async def serve(settings: Settings, app: App) -> None:
+    """Runs an orchestrator until it is told to stop, then drains it."""
+    found = await database.check_reachable(settings.postgres_dsn, settings.postgres_schema)
+    stop = _stop_signals()
+    async with Orchestrator(settings, app, found.shards).running() as orchestrator:
+        log.info("ready", api=orchestrator.address, shards=found.shards, workflows=sorted(app.workflows))
+        await orchestrator.work_until(stop)
+    log.info("stopped")
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set by the first signal; a second one ends the process at once, which loses nothing."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+
 from everstep_schemas.wire import Outgoing
 
 log = structlog.get_logger(__name__)
@@ -180,7 +181,7 @@ class Publisher:
         self._acked()
 
     def _refuse(self, queue: deque[_Queued], error: Exception) -> None:
-        """The head can never be published; limits at the borders make this a defect, so it is loud and nothing waits."""
+        """The head can never be published. Limits at the borders make this a defect: it is loud, and nothing waits."""
         ticket, message = queue.popleft()
         log.error("Kafka refuses a message for ever, leaving it out", topic=message.topic, error=str(error))
         self._acknowledge([(ticket, message)])

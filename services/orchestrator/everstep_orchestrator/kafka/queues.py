@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import structlog
+
 from everstep.admin.topics import TopicError, admin_client, ensure_queue
 from everstep.settings import Settings
 from everstep_schemas.names import Topics

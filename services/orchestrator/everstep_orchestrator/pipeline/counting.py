@@ -6,7 +6,6 @@ from collections.abc import Container, Iterable
 
 from everstep import telemetry
 from everstep.telemetry import known
-
 from everstep_orchestrator.pipeline.state import Shard, Tally
 
 MICROSECONDS = 1_000_000

@@ -1,4 +1,4 @@
-"""The rules: what each thing that came in does to its run, and what is owed for it. Pure but for the engine's own state.
+"""The rules: what each thing that came in does to its run, and what is owed for it. Pure but for the engine's state.
 
 Nothing here waits. Everything a decision needs was loaded before; everything it causes is written into the shard's
 draft, and nobody outside sees any of it before the draft is committed.
@@ -12,14 +12,14 @@ from typing import Protocol
 
 import msgspec
 from everstep._core.engine import Activation, CannotRun, Engine, StallReason
-from everstep_schemas import events, wire
-from everstep_schemas.names import Topics
-from everstep_schemas.wire import Lifecycle, ParkedInput, encoder
 
 from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Record, Refused, Request, Result
 from everstep_orchestrator.pipeline.notices import Notices, instant, reason_text
 from everstep_orchestrator.pipeline.state import Entry, Shard
 from everstep_orchestrator.store import ParkedRow, RunRow
+from everstep_schemas import events, wire
+from everstep_schemas.names import Topics
+from everstep_schemas.wire import Lifecycle, ParkedInput, encoder
 
 SECOND = 1_000_000
 NOT_CHOSEN = 0  # the version of a run that waits for code: the newest, once there is one
@@ -102,28 +102,22 @@ class Decider:
     def _keep_early(self, signal: wire.Signal, source: str, now: int) -> None:
         """A start without a key may lie in another partition and arrive after its signal."""
         row = ParkedRow(
+            shard=self._shard.number,
             number=self._shard.next_number(),
             workflow_id=signal.workflow_id,
             run_key=None,
             expires_at=now + self._rules.early_signal_us,
             data=encoder.encode(_identified(signal, source)),
         )
-        self._shard.early.setdefault(signal.workflow_id, []).append(row)
+        self._shard.keep_early(row)
         self._shard.writing().parked.append(row)
 
     def expire_early(self, now: int) -> None:
         """Rejects signals whose start never came."""
-        for workflow_id, rows in list(self._shard.early.items()):
-            expired = [row for row in rows if row.expires_at is not None and row.expires_at <= now]
-            for row in expired:
-                signal = wire.parked_decoder.decode(row.data)
-                assert isinstance(signal, wire.Signal)
-                self._reject(signal, signal.signal_id or "", f"no run has the id {workflow_id!r}", now)
-                self._shard.writing().unparked.append(row.number)
-            if left := [row for row in rows if row not in expired]:
-                self._shard.early[workflow_id] = left
-            else:
-                del self._shard.early[workflow_id]
+        for early in self._shard.expired_early(now):
+            reason = f"no run has the id {early.signal.workflow_id!r}"
+            self._reject(early.signal, early.signal.signal_id or "", reason, now)
+            self._shard.writing().unparked.append(early.number)
 
     # ---- starts
 
@@ -183,7 +177,6 @@ class Decider:
     def _new_row(self, started: events.Started, workflow_id: str, run: int, now: int) -> RunRow:
         return RunRow(
             run_key=self._shard.next_run_key(),
-            shard=self._shard.number,
             workflow_id=workflow_id,
             run=run,
             workflow=started.workflow,
@@ -214,14 +207,13 @@ class Decider:
             self._record(entry, activation)
 
     def _deliver_early(self, entry: Entry, now: int) -> None:
-        for row in self._shard.early.pop(entry.row.workflow_id, ()):
-            self._shard.writing().unparked.append(row.number)
-            signal = wire.parked_decoder.decode(row.data)
-            assert isinstance(signal, wire.Signal)
+        for early in self._shard.early.pop(entry.row.workflow_id, ()):
+            self._shard.writing().unparked.append(early.number)
             if entry.open:
-                self._message(entry, signal, now)
+                self._message(entry, early.signal, now)
             else:
-                self._reject(signal, signal.signal_id or "", "the run ended before its signal was applied", now)
+                reason = "the run ended before its signal was applied"
+                self._reject(early.signal, early.signal.signal_id or "", reason, now)
 
     # ---- runs
 
@@ -237,13 +229,13 @@ class Decider:
             self._accept(entry, message, now)
 
     def _accept(self, entry: Entry, message: RunMessage, now: int) -> None:
-        assert entry.live is not None, "runs are loaded before anything is decided for them"
-        event = entry.live.accept(message, now)
+        live = entry.loaded
+        event = live.accept(message, now)
         if event is None:
             self._rules.ignored("stale")
             return
         try:
-            activation = entry.live.apply(event, now)
+            activation = live.apply(event, now)
         except CannotRun as error:
             self._stall(entry, error.reason, message, now)
         else:
@@ -257,27 +249,22 @@ class Decider:
             self._wait_for_code(entry, None, now)
         if not entry.runnable or self._is_suspect(entry, None, now):
             return
-        assert entry.live is not None, "runs are loaded before anything is decided for them"
+        live = entry.loaded
         try:
-            while entry.open and (event := entry.live.due(now)) is not None:
-                self._late(entry, now)
-                self._record(entry, entry.live.apply(event, now))
+            while entry.open and (event := live.due(now)) is not None:
+                self._shard.writing().tally.lateness_seconds.append(max(0, now - (live.wakeup_at() or now)) / SECOND)
+                self._record(entry, live.apply(event, now))
         except CannotRun as error:
             self._stall(entry, error.reason, None, now)
         else:
             self._correct_wakeup(entry)
-
-    def _late(self, entry: Entry, now: int) -> None:
-        due_at = entry.live.wakeup_at() if entry.live else None
-        if due_at is not None:
-            self._shard.writing().tally.lateness_seconds.append((now - due_at) / SECOND)
 
     def _record(self, entry: Entry, activation: Activation) -> None:
         draft = self._shard.writing()
         draft.record(entry, activation)
         entry.touched = draft.commit_no
         if activation.status_changed:
-            entry.row.custom_status = activation.custom_status
+            entry.change(custom_status=activation.custom_status)
             draft.change(entry)
         if activation.closed:
             self._close(entry, activation)
@@ -285,14 +272,13 @@ class Decider:
             self._lower_wakeup(entry)
 
     def _close(self, entry: Entry, activation: Activation) -> None:
-        row, draft = entry.row, self._shard.writing()
-        row.status = activation.closed or row.status
-        row.closed_at = activation.rows[-1].at
-        row.next_wakeup_at = None
+        draft, closed_at = self._shard.writing(), activation.rows[-1].at
+        entry.change(status=activation.closed, closed_at=closed_at, next_wakeup_at=None)
         entry.evict()
         draft.change(entry)
         draft.closed.append(entry)
-        draft.tally.closed.append((row.workflow, row.status, (row.closed_at - row.started_at) / SECOND))
+        row = entry.row
+        draft.tally.closed.append((row.workflow, row.status, (closed_at - row.started_at) / SECOND))
 
     def _lower_wakeup(self, entry: Entry) -> None:
         """The stored instant is only a lower bound, so only an earlier one is written."""
@@ -302,7 +288,7 @@ class Decider:
         if at <= self._shard.wakeups_known_until:
             self._shard.wakeups.add(entry.row.run_key, at)
         if entry.row.next_wakeup_at is None or at < entry.row.next_wakeup_at:
-            entry.row.next_wakeup_at = at
+            entry.change(next_wakeup_at=at)
             self._shard.writing().change(entry)
 
     def _correct_wakeup(self, entry: Entry) -> None:
@@ -310,7 +296,7 @@ class Decider:
         if at is not None and at <= self._shard.wakeups_known_until:
             self._shard.wakeups.add(entry.row.run_key, at)
         if entry.open and entry.row.next_wakeup_at != at:
-            entry.row.next_wakeup_at = at
+            entry.change(next_wakeup_at=at)
             self._shard.writing().change(entry)
 
     # ---- runs that cannot run
@@ -331,7 +317,7 @@ class Decider:
         row = entry.row
         version = f" version {row.version}" if row.version else ""
         if self._rules.directory.others_know(row.workflow, row.version):
-            row.condition = "held"
+            entry.change(condition="held")
             self._shard.writing().change(entry)
             if owed is not None:
                 self._park(entry, owed)
@@ -342,8 +328,7 @@ class Decider:
     def _stall(self, entry: Entry, reason: StallReason, owed: ParkedInput | None, now: int) -> None:
         entry.evict()
         entry.cannot_run = None
-        entry.row.condition = "stalled"
-        entry.row.reason = msgspec.json.encode(reason)
+        entry.change(condition="stalled", reason=msgspec.json.encode(reason))
         self._shard.writing().change(entry)
         if owed is not None:
             self._park(entry, owed)
@@ -351,6 +336,7 @@ class Decider:
 
     def _park(self, entry: Entry, owed: ParkedInput) -> None:
         row = ParkedRow(
+            shard=self._shard.number,
             number=self._shard.next_number(),
             workflow_id=entry.row.workflow_id,
             run_key=entry.row.run_key,
@@ -379,7 +365,7 @@ class Decider:
             self._still_stalled(entry, entry.cannot_run.reason)
         if not self._can_resume(entry, started):
             return
-        entry.row.condition, entry.row.reason = None, None
+        entry.change(condition=None, reason=None)
         self._shard.writing().change(entry)
         self._shard.writing().unparked.extend(row.number for row in parked)
         if started is not None:
@@ -395,7 +381,7 @@ class Decider:
         entry.cannot_run = None
         encoded = msgspec.json.encode(reason)
         if encoded != entry.row.reason:
-            entry.row.condition, entry.row.reason = "stalled", encoded
+            entry.change(condition="stalled", reason=encoded)
             self._shard.writing().change(entry)
 
     def _can_resume(self, entry: Entry, started: events.Started | None) -> bool:
@@ -406,7 +392,7 @@ class Decider:
 
     def _chosen(self, entry: Entry, started: events.Started) -> events.Started:
         """The start of a run that waited for code, now with the version that it gets."""
-        entry.row.version = started.version or self._rules.engine.newest(started.workflow) or NOT_CHOSEN
+        entry.change(version=started.version or self._rules.engine.newest(started.workflow) or NOT_CHOSEN)
         return msgspec.structs.replace(started, version=entry.row.version)
 
 

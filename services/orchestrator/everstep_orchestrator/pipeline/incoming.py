@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+
 from everstep_schemas import cloudevents
 from everstep_schemas.names import Token, shard_of, why_bad_name
 from everstep_schemas.wire import (

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from everstep._core.engine import CannotRun, Engine, HistoryRow
-from everstep_schemas import events, wire
 
 from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Entry, Shard
 from everstep_orchestrator.store import ParkedRow, Store
+from everstep_schemas import events, wire
 
 SLICE_SECONDS = 0.05
 
@@ -79,18 +79,19 @@ class Loader:
                 latest = shard.latest.get(incoming.submission.workflow_id)
                 if latest is not None and latest.row.run > 1 and latest.row.source != incoming.source:
                     key = (latest.row.workflow_id, incoming.source)
-                    shard.sources[key] = await self._store.runs_of_source(*key)
+                    shard.sources[key] = await self._store.run_of_source(*key)
 
     async def runs(self, work: Work) -> None:
         """Replays every run that the work will step and that is not in memory; reads what resumed runs are owed."""
-        if work.resumes:
-            work.parked = await self._store.parked([key for _, key in work.resumes])
+        for row in await self._store.parked_of_runs([key for _, key in work.resumes]) if work.resumes else ():
+            work.parked.setdefault(row.run_key or 0, []).append(row)
         entries = {entry.row.run_key: entry for entry in self._to_replay(work)}
         if not entries:
             return
         histories = await self._store.histories(list(entries))
         for key, entry in entries.items():
-            await self._replay(entry, histories.get(key, []))
+            rows = histories.get(key)
+            await self._replay(entry, rows if rows is not None else [row async for row in self._store.history(key)])
 
     def _to_replay(self, work: Work) -> Iterable[Entry]:
         for entry in self._named(work):
@@ -98,9 +99,10 @@ class Loader:
                 yield entry
         for shard, key in work.resumes:
             resumed = shard.entries.get(key)
-            if resumed is not None and resumed.live is None and not _waits_for_start(work.parked.get(key, [])):
-                if self._engine.knows(resumed.row.workflow, resumed.row.version):
-                    yield resumed
+            if resumed is None or resumed.live is not None or _waits_for_start(work.parked.get(key, [])):
+                continue
+            if self._engine.knows(resumed.row.workflow, resumed.row.version):
+                yield resumed
 
     def _named(self, work: Work) -> Iterable[Entry]:
         for shard, _, incoming in work.records:

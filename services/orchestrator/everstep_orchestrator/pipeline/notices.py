@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+
+from everstep_orchestrator.pipeline.incoming import Dead, Record
 from everstep_schemas import cloudevents
 from everstep_schemas.names import Topics
 from everstep_schemas.wire import AnySubmission, Forwarded, Lifecycle, LifecycleType, Outgoing, encoder
-
-from everstep_orchestrator.pipeline.incoming import Dead, Record
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -6,27 +6,28 @@ again, in order and before anything new of the shard; receivers apply each ident
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 from everstep._core.engine import HistoryRow, Identity
 from everstep._core.messages import messages_of
-from everstep_schemas import events
-from everstep_schemas.names import Topics
-from everstep_schemas.wire import Outgoing
 
 from everstep_orchestrator.kafka.intake import Intake
 from everstep_orchestrator.kafka.publisher import Publisher
 from everstep_orchestrator.membership import Claim
 from everstep_orchestrator.pipeline.state import Entry, Shard
 from everstep_orchestrator.store import OutboxRow, Store
+from everstep_schemas import events
+from everstep_schemas.names import Topics
+from everstep_schemas.wire import Outgoing
 
 TRIED_ONE_BY_ONE = 1000
 CLAIMS_BEFORE_CAUTION = 2
 WAKEUP_HORIZON_US = 60_000_000
 WAKEUPS_AT_ONCE = 10_000
+EARLY_SIGNALS = 100_000
+END_OF_TIME = 253_402_300_000_000_000  # the year 9999
 
 _NEEDS_SCHEDULED = (events.ActivityRetried, events.ActivityFailed)
 
@@ -48,10 +49,18 @@ class Opener:
             shard.one_by_one = TRIED_ONE_BY_ONE
         await self._republish(shard)
         await self.refresh_wakeups(shard)
-        shard.to_resume.extend(await self.store.conditioned(shard.number))
-        for row in await self.store.parked_signals(shard.number):
-            shard.early.setdefault(row.workflow_id, []).append(row)
+        await self._find_waiting(shard)
         return shard
+
+    async def _find_waiting(self, shard: Shard) -> None:
+        """Runs that could not go on are tried again with the code at hand; early signals wait for their starts."""
+        for condition in ("stalled", "held"):
+            above = 0
+            while page := await self.store.stalled(shard.number, condition, above=above):
+                above = page[-1].run_key
+                shard.to_resume.extend(row.run_key for row in page)
+        for row in await self.store.parked_expired(shard.number, END_OF_TIME, EARLY_SIGNALS):
+            shard.keep_early(row)
 
     async def _positions(self, claim: Claim) -> tuple[int, int]:
         submissions = TopicPartition(self.topics.submissions, claim.shard)
@@ -74,7 +83,7 @@ class Opener:
         rows = await self.store.outbox(shard.number, shard.published)
         refs = [ref for row in rows for ref in row.refs]
         identities = await self._identities(refs)
-        histories = await self.store.rows_of(refs)
+        histories = await self.store.rows_holding(refs)
         scheduled = await self._scheduled(histories)
         for row in rows:
             messages = [
@@ -98,11 +107,16 @@ class Opener:
     async def _scheduled(
         self, histories: Mapping[tuple[int, int], HistoryRow]
     ) -> Mapping[tuple[int, int], events.ActivityScheduled]:
+        """The activities that the rows' events speak of, found in the rows that hold them."""
         wanted = {
             (key, event.ref)
             for (key, _), row in histories.items()
             for event in events.decode_events(row.data)
             if isinstance(event, _NEEDS_SCHEDULED)
         }
-        found = await asyncio.gather(*(self.store.scheduled(key, ref) for key, ref in sorted(wanted)))
-        return dict(zip(sorted(wanted), found, strict=True))
+        holding = await self.store.rows_holding(sorted(wanted)) if wanted else {}
+        return {
+            (key, ref): event
+            for (key, ref), row in holding.items()
+            if isinstance(event := events.decode_events(row.data)[ref - row.seq], events.ActivityScheduled)
+        }

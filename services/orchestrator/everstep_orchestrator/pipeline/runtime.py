@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import structlog
 from aiokafka import TopicPartition
 from everstep._core.engine import StallReason
-from everstep_schemas.names import Topics, run_key
 
 from everstep_orchestrator.kafka.intake import Intake, OutsideLog
 from everstep_orchestrator.kafka.publisher import Publisher
@@ -32,7 +32,8 @@ from everstep_orchestrator.pipeline.loading import Loader, Work
 from everstep_orchestrator.pipeline.opening import Opener
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Draft, Shard, Suspect, fair
-from everstep_orchestrator.store import DataRefused, OutcomeUnknown, ShardCommit, Store
+from everstep_orchestrator.store import DataRefused, OutcomeUnknown, ShardCommit, Store, Unavailable
+from everstep_schemas.names import Topics, run_key
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +86,8 @@ class Pipeline:
         self._outside_log: dict[TopicPartition, int] = {}
         self._committing: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     # ---- what membership tells (on the loop, from callbacks)
 
@@ -118,6 +121,30 @@ class Pipeline:
             self._publisher.drop(list(shard.tickets))
             self._cache.drop(shard)
             self._counting.owned(len(self._shards))
+        if not self._shards:
+            self._empty.set()
+
+    # ---- what others ask
+
+    def troubles(self) -> list[str]:
+        """What is wrong, in words, for whoever asks whether this process is ready."""
+        return [
+            f"shard {partition.partition} has stopped: its position {position} lies outside the log of "
+            f"{partition.topic}; records were lost or the topic was made anew"
+            for partition, position in self._outside_log.items()
+        ]
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offsets to apply, as stored."""
+        return {
+            TopicPartition(topic, shard.number): position
+            for shard in self._shards.values()
+            for topic, position in (
+                (self._topics.submissions, shard.stored.submissions_position),
+                (self._topics.inbox, shard.stored.inbox_position),
+            )
+            if position is not None
+        }
 
     # ---- the loop
 
@@ -192,7 +219,7 @@ class Pipeline:
                 await self._mark_trying(work)
                 await self._loader.runs(work)
                 break
-            except OutcomeUnknown as error:
+            except Unavailable as error:
                 log.warning("cannot read from Postgres, trying again", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
         await outside_task(lambda: self._apply(work))
@@ -260,14 +287,15 @@ class Pipeline:
             self._wake.set()
 
     def _settle(self, shard: Shard, *, fenced: bool) -> None:
-        draft, shard.in_flight = shard.in_flight, None
-        if shard.lost or draft is None:
+        if shard.lost:
             return
         if fenced:
             log.warning("another orchestrator owns the shard now", shard=shard.number)
             self._claim_anew([shard])
             return
-        shard.commit_no = draft.commit_no
+        draft = shard.end_commit()
+        if draft is None:
+            return
         self._publish(shard, draft)
         for entry in draft.closed:
             if entry.touched == draft.commit_no:
@@ -304,13 +332,10 @@ class Pipeline:
 
     async def _reread(self, shard: Shard, *, one_by_one: int, bad_data: tuple[int, StallReason] | None = None) -> None:
         """Goes back to what is stored, under the same epoch: nothing of the refused commit was applied."""
-        number = shard.number
-        claim = await self._retrying(lambda: self._store.claim_of(number, shard.epoch))
-        self._drop(number)
-        if claim is None:
-            self._claim_anew([shard])
+        if shard.lost:
             return
-        reopened = await self._retrying(lambda: self._opener.open(claim))
+        self._drop(shard.number)
+        reopened = await self._retrying(lambda: self._opener.open(shard.stored))
         reopened.one_by_one = max(one_by_one, reopened.one_by_one)
         if bad_data is not None:
             reopened.suspect = Suspect(*bad_data)
@@ -331,7 +356,7 @@ class Pipeline:
         while self._claims:
             claims, self._claims = self._claims, {}
             since = self._now()
-            opened = await self._retrying(lambda: self._open(list(claims.values())))
+            opened = await self._open(list(claims.values()))
             for shard in opened:
                 newer = self._claims.get(shard.number)
                 if newer is None or newer.epoch <= shard.epoch:
@@ -342,10 +367,12 @@ class Pipeline:
             self._wake.set()
 
     async def _open(self, claims: Sequence[Claim]) -> list[Shard]:
-        return list(await asyncio.gather(*(self._opener.open(claim) for claim in claims)))
+        opening = (self._retrying(partial(self._opener.open, claim)) for claim in claims)
+        return list(await asyncio.gather(*opening))
 
     def _own(self, shard: Shard) -> None:
         self._shards[shard.number] = shard
+        self._empty.clear()
         self._counting.owned(len(self._shards))
 
     def _reassign(self) -> None:
@@ -378,8 +405,7 @@ class Pipeline:
         """Stops taking input, finishes every commit and publication, and hands all shards over."""
         for number in list(self._shards):
             self.hand_over(number)
-        while self._shards:
-            await asyncio.sleep(0.02)
+        await self._empty.wait()
 
     # ---- reading, timers, housekeeping
 
@@ -434,7 +460,7 @@ class Pipeline:
         if shard.draining:
             return
         if shard.wakeups_known_until < self._now() + REFRESH_AHEAD_US:
-            with contextlib.suppress(OutcomeUnknown):
+            with contextlib.suppress(Unavailable):
                 await self._opener.refresh_wakeups(shard)
         if shard.early and not shard.lost:
             Decider(self._rules, shard).expire_early(self._now())
@@ -447,7 +473,7 @@ class Pipeline:
         while True:
             try:
                 return await read()
-            except OutcomeUnknown as error:
+            except Unavailable as error:
                 log.warning("cannot read from Postgres, trying again", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 

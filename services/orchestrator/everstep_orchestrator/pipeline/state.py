@@ -11,14 +11,15 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
 from everstep._core.engine import Activation, CannotRun, Identity, LiveRun, StallReason
-from everstep_schemas.names import run_key
-from everstep_schemas.wire import Outgoing
 
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.membership import Claim
 from everstep_orchestrator.pipeline.incoming import Record
-from everstep_orchestrator.store import NewRun, ParkedRow, RunRow, RunUpdate, ShardCommit
+from everstep_orchestrator.store import ParkedRow, RunRow, RunUpdate, ShardCommit
+from everstep_schemas.names import run_key
+from everstep_schemas.wire import Outgoing, Signal, parked_decoder
 
 
 class Entry:
@@ -44,6 +45,10 @@ class Entry:
             nonce=row.nonce,
         )
 
+    def change(self, **columns: object) -> None:
+        """Sets columns of the stored row; the caller also adds the run to the draft."""
+        self.row = msgspec.structs.replace(self.row, **columns)
+
     @property
     def open(self) -> bool:
         return self.row.status == "running"
@@ -51,6 +56,13 @@ class Entry:
     @property
     def runnable(self) -> bool:
         return self.open and self.row.condition is None
+
+    @property
+    def loaded(self) -> LiveRun:
+        """The live run, which the loader has put here before anything is decided for it."""
+        if self.live is None:
+            raise RuntimeError(f"run {self.row.workflow_id!r} was to be stepped before it was loaded")
+        return self.live
 
     def evict(self) -> None:
         """Forgets the live run; it can be replayed from history."""
@@ -141,9 +153,18 @@ class Wakeups:
 
 CRASHED = StallReason(
     kind="crashed",
-    message="an input of this run was being applied when the orchestrator died, and not for the first time; correct the "
-    "workflow (endless loop in C code, memory, native crash) and deploy it, or terminate the run",
+    message="an input of this run was being applied when the orchestrator died, and not for the first time; correct "
+    "the workflow (endless loop in C code, memory, native crash) and deploy it, or terminate the run",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """A signal that came before its run; `number` is that of its stored row."""
+
+    number: int
+    expires_at: int
+    signal: Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +175,15 @@ class Suspect:
     reason: StallReason
 
 
+_STORED = ("commit_no", "submissions_position", "inbox_position", "last_number", "published")
+
+
 class Shard:
     """An owned shard."""
 
     def __init__(self, claim: Claim, submissions: int, inbox: int) -> None:
+        self._claim = claim
+        self._commit: ShardCommit | None = None
         self.number = claim.shard
         self.epoch = claim.epoch
         self.commit_no = claim.commit_no
@@ -172,7 +198,7 @@ class Shard:
         self.wakeups_known_until = 0
         self.backlog: deque[Record] = deque()
         self.to_resume: deque[int] = deque()
-        self.early: dict[str, list[ParkedRow]] = {}
+        self.early: dict[str, list[Early]] = {}
         self.draft: Draft | None = None
         self.in_flight: Draft | None = None
         self.tickets: deque[Ticket] = deque()
@@ -209,6 +235,22 @@ class Shard:
         if self.latest.get(entry.row.workflow_id) is entry:
             del self.latest[entry.row.workflow_id]
 
+    def keep_early(self, row: ParkedRow) -> None:
+        """Remembers a stored signal for an id that no run has yet."""
+        signal = parked_decoder.decode(row.data)
+        if isinstance(signal, Signal) and row.expires_at is not None:
+            self.early.setdefault(row.workflow_id, []).append(Early(row.number, row.expires_at, signal))
+
+    def expired_early(self, now: int) -> list[Early]:
+        """Takes out the signals whose runs never came."""
+        expired = [early for waiting in self.early.values() for early in waiting if early.expires_at <= now]
+        for early in expired:
+            left = self.early[early.signal.workflow_id]
+            left.remove(early)
+            if not left:
+                del self.early[early.signal.workflow_id]
+        return expired
+
     def advance(self, record: Record, *, submissions: bool) -> None:
         """The record is applied once the draft is committed."""
         if submissions:
@@ -226,7 +268,7 @@ class Shard:
         """Closes the draft: from here on it is in flight, and the next input opens a new one."""
         draft = self.writing()
         self.draft, self.in_flight = None, draft
-        return ShardCommit(
+        self._commit = ShardCommit(
             shard=self.number,
             epoch=self.epoch,
             commit_no=draft.commit_no,
@@ -235,13 +277,28 @@ class Shard:
             last_number=self.last_number,
             published=self.acknowledged(),
             history=draft.history,
-            new_runs=[_new_run(entry.row) for entry in draft.created.values()],
+            new_runs=[entry.row for entry in draft.created.values()],
             updates=[_update(entry.row) for entry in draft.changed.values()],
             refs=draft.refs,
             bodies=draft.bodies,
             parked=draft.parked,
             unparked=draft.unparked,
         )
+        return self._commit
+
+    def end_commit(self) -> Draft | None:
+        """The commit in flight is durable."""
+        draft, self.in_flight = self.in_flight, None
+        if draft is not None and self._commit is not None:
+            stored = {name: getattr(self._commit, name) for name in _STORED}
+            self._claim = msgspec.structs.replace(self._claim, **stored, claims_without_progress=0, trying=None)
+            self.commit_no = draft.commit_no
+        return draft
+
+    @property
+    def stored(self) -> Claim:
+        """The shard as Postgres holds it."""
+        return self._claim
 
     def evict_all(self) -> None:
         """Leaves nothing of the authors' frames behind."""
@@ -249,10 +306,6 @@ class Shard:
             entry.evict()
         self.entries.clear()
         self.latest.clear()
-
-
-def _new_run(row: RunRow) -> NewRun:
-    return NewRun(**{name: getattr(row, name) for name in NewRun.__struct_fields__})
 
 
 def _update(row: RunRow) -> RunUpdate:
