@@ -1,0 +1,119 @@
+"""A history as a person reads it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+import pytest
+from msgspec import Raw
+
+from everstep.words import Line, _Teller, error_text, shorten, span, story
+from everstep_schemas import events
+from everstep_schemas.errors import ErrorInfo
+
+T0 = datetime(2026, 11, 21, 14, 2, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        (timedelta(0), "0 ms"),
+        (timedelta(milliseconds=20), "20 ms"),
+        (timedelta(seconds=1.5), "1.5 s"),
+        (timedelta(seconds=60), "1 min"),
+        (timedelta(hours=2), "2 h"),
+        (timedelta(hours=2, minutes=5, seconds=9), "2 h 5 min"),
+        (timedelta(days=7, minutes=3), "7 d"),
+        (timedelta(seconds=-90), "1 min 30 s"),
+    ],
+)
+def test_a_length_of_time_has_its_two_largest_units(length: timedelta, text: str) -> None:
+    assert span(length) == text
+
+
+def lines(*history: tuple[timedelta, events.AnyEvent]) -> list[str]:
+    return [line.text for line in story((seq, T0 + after, event) for seq, (after, event) in enumerate(history, 1))]
+
+
+def started() -> events.Started:
+    return events.Started(
+        workflow="fulfil_order", version=2, nonce="n", source="s", python="3.11", args=Raw(b'[{"order_id":"17"}]')
+    )
+
+
+def test_an_order_in_words() -> None:
+    refused = ErrorInfo(type="ConnectionError", message="the bank does not answer\nsecond line")
+    assert lines(
+        (0 * SECOND, started()),
+        (0 * SECOND, events.ActivityScheduled(name="process_payment", queue="default", args=Raw(b'["17"]'))),
+        (1 * SECOND, events.ActivityFailed(ref=2, attempt=1, error=refused, retry_at=T0 + 2 * SECOND)),
+        (2 * SECOND, events.ActivityRetried(ref=2, attempt=2)),
+        (3 * SECOND, events.ActivityCompleted(ref=2, attempt=2, value=Raw(b'"paid"'))),
+        (3 * SECOND, events.StatusSet(text="waiting on shipping confirmation")),
+        (3 * SECOND, events.SignalAwaited(name="ShippingConfirmed", deadline=T0 + timedelta(days=7))),
+        (
+            timedelta(hours=2, seconds=3),
+            events.SignalReceived(name="ShippingConfirmed", value=Raw(b"{}"), signal_id="x"),
+        ),
+        (timedelta(hours=2, seconds=3), events.Completed(value=Raw(b'"shipped"'))),
+    ) == [
+        'fulfil_order (version 2) started with {"order_id":"17"}',
+        'process_payment called with "17"',
+        "process_payment attempt 1 failed: ConnectionError: the bank does not answer, next in 1 s",
+        "process_payment attempt 2 begins",
+        'process_payment returned "paid" at attempt 2',
+        "status: waiting on shipping confirmation",
+        "waiting for ShippingConfirmed until 2026-11-28 14:02:00 UTC",
+        "resumed after 2 h",
+        "signal ShippingConfirmed received: {}",
+        'completed with "shipped"',
+    ]
+
+
+def test_what_ends_badly() -> None:
+    broken = ErrorInfo(type="CardDeclined")
+    assert lines(
+        (0 * SECOND, started()),
+        (0 * SECOND, events.TimerStarted(fire_at=T0 + 30 * SECOND)),
+        (0 * SECOND, events.SignalAwaited(name="Approved")),
+        (1 * SECOND, events.ActivityScheduled(name="refund", queue="default")),
+        (2 * SECOND, events.ActivityFailed(ref=4, attempt=3, error=broken)),
+        (30 * SECOND, events.TimerFired(ref=2)),
+        (31 * SECOND, events.WaitCancelled(ref=3)),
+        (31 * SECOND, events.ActivityCancelled(ref=4, attempt=3)),
+        (32 * SECOND, events.CancelRequested(reason="customer asked")),
+        (32 * SECOND, events.Failed(error=broken)),
+        (33 * SECOND, events.Cancelled()),
+        (34 * SECOND, events.Terminated(reason="enough")),
+    )[1:] == [
+        "timer set for 30 s, until 2026-11-21 14:02:30 UTC",
+        "waiting for Approved",
+        "refund called with nothing",
+        "refund attempt 3 failed: CardDeclined, for good",
+        "timer until 2026-11-21 14:02:30 UTC: the time is up",
+        "waiting for Approved: no longer needed",
+        "refund cancelled",
+        "cancellation requested: customer asked",
+        "failed: CardDeclined",
+        "cancelled",
+        "terminated: enough",
+    ]
+
+
+def test_every_kind_of_event_has_a_sentence() -> None:
+    """A new event without one would show as its bare class name."""
+    told = set(_Teller.__dict__["_sentence"].dispatcher.registry)
+    assert set(get_args(events.AnyEvent)) <= told
+
+
+def test_a_remark_has_no_event_number() -> None:
+    remark = list(story([(1, T0, started()), (2, T0 + timedelta(days=1), events.Terminated())]))[1]
+    assert remark == Line(None, T0 + timedelta(days=1), "resumed after 1 d")
+
+
+def test_long_values_are_cut() -> None:
+    assert shorten("x" * 80) == "x" * 80
+    assert shorten("x" * 81) == "x" * 79 + "…"
+    assert error_text(ErrorInfo(type="E", message="y" * 500)) == "E: " + "y" * 79 + "…"
