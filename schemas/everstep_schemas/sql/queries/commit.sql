@@ -65,28 +65,29 @@ started AS (
 ),
 changed AS (
     UPDATE {schema}.runs r
-    SET status = u.status,
+    SET version = u.version,
+        status = u.status,
         condition = u.condition,
         reason = u.reason,
         custom_status = u.custom_status,
         closed_at = u.closed_at,
         next_wakeup_at = u.next_wakeup_at
-    FROM unnest($28::bigint[], $29::text[], $30::text[], $31::bytea[], $32::text[], $33::timestamptz[],
-                $34::timestamptz[])
-        AS u (run_key, status, condition, reason, custom_status, closed_at, next_wakeup_at)
+    FROM unnest($28::bigint[], $29::int[], $30::text[], $31::text[], $32::bytea[], $33::text[], $34::timestamptz[],
+                $35::timestamptz[])
+        AS u (run_key, version, status, condition, reason, custom_status, closed_at, next_wakeup_at)
     JOIN fenced f ON f.shard = u.run_key >> 48
     WHERE r.run_key = u.run_key
 ),
 kept AS (
     INSERT INTO {schema}.parked (shard, number, workflow_id, run_key, expires_at, data)
     SELECT p.shard, p.number, p.workflow_id, p.run_key, p.expires_at, p.data
-    FROM unnest($35::int[], $36::bigint[], $37::text[], $38::bigint[], $39::timestamptz[], $40::bytea[])
+    FROM unnest($36::int[], $37::bigint[], $38::text[], $39::bigint[], $40::timestamptz[], $41::bytea[])
         AS p (shard, number, workflow_id, run_key, expires_at, data)
     JOIN fenced f ON f.shard = p.shard
 ),
 settled AS (
     DELETE FROM {schema}.parked p
-    USING unnest($41::int[], $42::bigint[]) AS g (shard, number)
+    USING unnest($42::int[], $43::bigint[]) AS g (shard, number)
     JOIN fenced f ON f.shard = g.shard
     WHERE p.shard = g.shard AND p.number = g.number
 )

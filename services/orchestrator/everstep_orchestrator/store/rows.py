@@ -38,9 +38,13 @@ class RunRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class RunUpdate(msgspec.Struct, frozen=True, gc=False):
-    """The whole mutable state of a run's row. A closed run has a `closed_at`, no condition and no wake-up."""
+    """The whole mutable state of a run's row. A closed run has a `closed_at`, no condition and no wake-up.
+
+    The version changes once at most: when a run that waited for code starts.
+    """
 
     run_key: int
+    version: int
     status: str
     condition: str | None = None
     reason: bytes | None = None
