@@ -154,6 +154,8 @@ class Decider:
             workflow=row.workflow,
             version=row.version,
             submission_id=asked_by,
+            # Whoever asked may wait for an end that was announced before.
+            status=None if row.status == "running" else row.status,
         )
         self._owe(self._notices.existing(fact))
 
@@ -354,6 +356,7 @@ class Decider:
             at=instant(now),
             workflow=row.workflow,
             version=row.version,
+            submission_id=row.source,
             reason=reason_text(row.reason),
         )
 
