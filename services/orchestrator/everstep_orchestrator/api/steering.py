@@ -1,0 +1,210 @@
+"""Starting and steering runs. What changes a run goes through Kafka like every other client's submission.
+
+A start is answered by the lifecycle topic: the watch is opened before the submission is sent, so the answer cannot be
+missed, and what it says is read from Postgres, where it was committed before it was published. Signals and requests to
+end are answered as soon as they are durable; what they did stands in the history.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+from urllib.parse import quote
+from uuid import uuid4
+
+import msgspec
+from litestar import Response, post
+from litestar.openapi import ResponseSpec
+from litestar.params import Parameter
+
+from everstep.reads import RunDescription
+from everstep_orchestrator.api.bodies import JsonBody, ReasonRequest, SignalRequest, StartRequest
+from everstep_orchestrator.api.dependencies import Api, Fact, Watch
+from everstep_orchestrator.api.problems import (
+    DATABASE_UNAVAILABLE,
+    DUPLICATE,
+    INVALID,
+    KAFKA_UNAVAILABLE,
+    MALFORMED,
+    NO_SUCH_RUN,
+    NOT_JSON,
+    RUN_CLOSED,
+    TOO_LARGE,
+    UNANSWERED,
+    Refused,
+    documented,
+)
+from everstep_orchestrator.api.runs import no_such_run
+from everstep_orchestrator.api.segments import valid_name
+from everstep_orchestrator.api.waiting import next_fact, seconds_of, submit, watching
+from everstep_schemas.wire import AnySubmission, Cancel, LifecycleType, Signal, Start, Terminate
+
+_REFUSALS = (MALFORMED, TOO_LARGE, NOT_JSON, INVALID, DATABASE_UNAVAILABLE, KAFKA_UNAVAILABLE)
+_STEERING = documented(NO_SUCH_RUN, RUN_CLOSED, *_REFUSALS)
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The submission is durable; the run that was newest then."""
+
+    workflow_id: str
+    run: int
+
+
+# ---- start
+
+
+@post(
+    "/runs",
+    tags=["runs"],
+    summary="Start a run",
+    dto=JsonBody[StartRequest],
+    return_dto=None,
+    responses={200: ResponseSpec(RunDescription, description="The run that existed", generate_examples=False)}
+    | documented(DUPLICATE, UNANSWERED, *_REFUSALS),
+)
+async def start_run(
+    api: Api,
+    data: StartRequest,
+    wait: Annotated[str, Parameter(description="How long to wait for the answer; 60 s at most.")] = "10s",
+) -> Response[RunDescription]:
+    seconds = seconds_of(wait)
+    start = _submission(api, data)
+    async with watching(api, start.workflow_id) as watch:
+        run, created = await _started(api, watch, start, seconds)
+    location = f"/api/v1/runs/{quote(run.workflow_id, safe='')}?run={run.run}"
+    return Response(run, status_code=201 if created else 200, headers={"location": location})
+
+
+def _submission(api: Api, data: StartRequest) -> Start:
+    if not bytes(data.args).lstrip().startswith(b"["):
+        raise Refused(INVALID, "args must be a JSON array: one item per argument")
+    if data.kwargs is not msgspec.UNSET and not bytes(data.kwargs).lstrip().startswith(b"{"):
+        raise Refused(INVALID, "kwargs must be a JSON object")
+    _check_size(api, "args and kwargs", data.args, b"" if data.kwargs is msgspec.UNSET else data.kwargs)
+    return Start(
+        workflow=valid_name("workflow", data.workflow),
+        workflow_id=_name_or_new("workflow_id", data.workflow_id),
+        submission_id=_name_or_new("submission_id", data.submission_id),
+        args=data.args,
+        kwargs=data.kwargs,
+        version=data.version,
+        on_duplicate=data.on_duplicate,
+    )
+
+
+def _name_or_new(what: str, name: str | None) -> str:
+    return uuid4().hex if name is None else valid_name(what, name)
+
+
+async def _started(api: Api, watch: Watch, start: Start, seconds: float) -> tuple[RunDescription, bool]:
+    """The run that answers the start, and whether this created it."""
+    source = start.submission_id or ""
+    if known := await api.reader.run_of_source(start.workflow_id, source):
+        return known, False
+    await submit(api, start)
+    deadline = time.monotonic() + seconds
+
+    # A run that waits for its code is announced as stalled, which does not name the submission.
+    def concerns(fact: Fact) -> bool:
+        return fact.body.submission_id == source or fact.type == LifecycleType.STALLED
+
+    answered = False
+    while not answered:
+        fact = await next_fact(api, watch, concerns, deadline - time.monotonic())
+        if fact is not None and fact.type == LifecycleType.SUBMISSION_REJECTED:
+            raise _rejected(start, fact)
+        if created := await api.reader.run_of_source(start.workflow_id, source):
+            return created, True
+        answered = fact is None or fact.type == LifecycleType.STARTED
+    existing = await api.reader.describe(start.workflow_id, fact.body.run) if fact else None
+    if existing is None:
+        raise _unanswered(start)
+    return existing, False
+
+
+def _rejected(start: Start, fact: Fact) -> Refused:
+    reason = fact.body.reason or "rejected without a reason"
+    if reason.startswith("duplicate"):
+        hint = "choose another id, or say with on_duplicate what is to happen"
+        return Refused(DUPLICATE, f"{reason}; {hint}", workflow_id=start.workflow_id)
+    return Refused(INVALID, reason, workflow_id=start.workflow_id)
+
+
+def _unanswered(start: Start) -> Refused:
+    return Refused(
+        UNANSWERED,
+        "the submission is durable and will be applied, but no orchestrator has answered yet: send the same body again"
+        " with this workflow_id and this submission_id, which starts nothing twice",
+        workflow_id=start.workflow_id,
+        submission_id=start.submission_id,
+    )
+
+
+# ---- signal, cancel, terminate
+
+
+@post(
+    "/runs/{workflow_id:str}/signals/{name:str}",
+    tags=["runs"],
+    summary="Send a signal to a run",
+    dto=JsonBody[SignalRequest],
+    return_dto=None,
+    status_code=202,
+    responses=_STEERING,
+)
+async def signal_run(api: Api, workflow_id: str, name: str, data: SignalRequest) -> Accepted:
+    _check_size(api, "value", data.value)
+    signal_id = None if data.signal_id is None else valid_name("signal_id", data.signal_id)
+    return await _send(api, Signal(workflow_id=workflow_id, name=name, value=data.value, signal_id=signal_id))
+
+
+@post(
+    "/runs/{workflow_id:str}/cancel",
+    tags=["runs"],
+    summary="Ask a run to end; its code may still clean up",
+    dto=JsonBody[ReasonRequest],
+    return_dto=None,
+    status_code=202,
+    responses=_STEERING,
+)
+async def cancel_run(api: Api, workflow_id: str, data: ReasonRequest) -> Accepted:
+    return await _send(api, Cancel(workflow_id=workflow_id, reason=data.reason))
+
+
+@post(
+    "/runs/{workflow_id:str}/terminate",
+    tags=["runs"],
+    summary="End a run without running its code",
+    dto=JsonBody[ReasonRequest],
+    return_dto=None,
+    status_code=202,
+    responses=_STEERING,
+)
+async def terminate_run(api: Api, workflow_id: str, data: ReasonRequest) -> Accepted:
+    return await _send(api, Terminate(workflow_id=workflow_id, reason=data.reason))
+
+
+async def _send(api: Api, submission: AnySubmission) -> Accepted:
+    """Makes the submission durable, if there is an open run that it can reach."""
+    run = await api.reader.describe(submission.workflow_id)
+    if run is None:
+        raise no_such_run(submission.workflow_id)
+    if run.status != "running":
+        raise Refused(
+            RUN_CLOSED,
+            f"run {run.run} of {run.workflow_id!r} has ended ({run.status}): only a running run can be reached",
+            workflow_id=run.workflow_id,
+            run=run.run,
+        )
+    await submit(api, submission)
+    return Accepted(workflow_id=run.workflow_id, run=run.run)
+
+
+def _check_size(api: Api, what: str, *parts: bytes | msgspec.Raw) -> None:
+    size = sum(len(bytes(part)) for part in parts)
+    if size > api.max_payload_bytes:
+        allowed = f"{api.max_payload_bytes} are allowed (EVERSTEP_MAX_PAYLOAD_BYTES)"
+        raise Refused(TOO_LARGE, f"{what} have {size} bytes; {allowed}: pass a reference to large data instead")
+
+
+STEERING = [start_run, signal_run, cancel_run, terminate_run]
