@@ -1,0 +1,38 @@
+"""What calling an activity or a wait of `ctx` returns: scheduled already, awaitable, cancellable.
+
+To a type checker a handle is a Future and a Coroutine, so that `asyncio.wait` takes it and `TaskGroup.create_task` does
+too. At run time it is only a Future (`asyncio.wait` refuses coroutines), and the loop's `create_task` returns it as it
+is. Tasks have names, so asyncio gives a handle one as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from everstep._core.loop import Future
+
+R = TypeVar("R")
+
+if TYPE_CHECKING:
+
+    class Handle(asyncio.Future[R], Coroutine[Any, Any, R]):
+        """Something that a workflow has scheduled: await it, cancel it, gather it."""
+
+        def send(self, value: Any, /) -> Any: ...
+        def throw(self, *args: Any) -> Any: ...
+        def close(self) -> None: ...
+
+else:
+
+    class Handle(Future):
+        """Something that a workflow has scheduled: await it, cancel it, gather it."""
+
+        __slots__ = ("_name",)
+
+        def get_name(self):
+            return getattr(self, "_name", None) or f"Handle-{hash(self) & 0xFFFF}"
+
+        def set_name(self, name):
+            self._name = str(name)
