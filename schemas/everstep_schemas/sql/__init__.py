@@ -7,7 +7,7 @@ the quoted name of the schema there, the only text that is ever put into SQL; va
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Literal
 
@@ -25,7 +25,7 @@ class Migration:
     number: int
     phase: Phase
     name: str
-    text: str
+    text: str = field(repr=False)
 
     def sql(self, schema: str) -> str:
         return self.text.replace("{schema}", quoted(schema))

@@ -19,8 +19,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 CLIENT_CHECK_SECONDS = 1.0
-# The server answers at its own timeout; the client's is for a server or network that is silent.
-CALL_SECONDS = STATEMENT_SECONDS + 2.0
+# The server gives up at its own timeout; the client's is for a server or a network that is silent.
+SILENCE_SECONDS = 1.0
 
 _POSTGRES_EPOCH = 946_684_800_000_000
 
@@ -29,13 +29,12 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
     # What is published must be durable, whatever the server's default.
     "synchronous_commit": "on",
-    "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
-    "idle_in_transaction_session_timeout": str(int(STATEMENT_SECONDS * 1000)),
+    "idle_in_transaction_session_timeout": "10s",
     # A shard may be quiet for days.
     "idle_session_timeout": "0",
     # A vanished machine's sessions, and with them their locks, end within about twenty seconds.
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "3s",
     "tcp_keepalives_count": "3",
     # Statements are short: compiling them costs more than running them.
     "jit": "off",
@@ -44,18 +43,23 @@ _SETTINGS = {
 }
 
 
-async def connect(dsn: str, application_name: str) -> Connection:
+async def connect(dsn: str, application_name: str, *, statement_seconds: float = STATEMENT_SECONDS) -> Connection:
     """A session as Everstep needs it, in which instants are integers: microseconds since 1970.
 
+    A statement that takes longer than `statement_seconds` ends in an error or, when nothing answers, a `TimeoutError`.
     Raises what asyncpg and the socket raise when the server is not reachable or refuses.
     """
     connection: Connection = await asyncpg.connect(
         dsn,
         timeout=CONNECT_SECONDS,
-        command_timeout=CALL_SECONDS,
+        command_timeout=statement_seconds + SILENCE_SECONDS,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,
-        server_settings=_SETTINGS | {"application_name": application_name},
+        server_settings={
+            **_SETTINGS,
+            "application_name": application_name,
+            "statement_timeout": f"{statement_seconds * 1000:.0f}",
+        },
     )
     try:
         await _prepare(connection)
