@@ -13,7 +13,9 @@
     │   ├── RunCancelled      … it was cancelled
     │   └── RunTerminated     … it was terminated
     ├── RunAlreadyExists      the workflow id is taken: choose another, or say `on_duplicate=`
-    └── RunNotFound           no run has that workflow id
+    ├── RunNotFound           no run has that workflow id
+    ├── Rejected              what a client asked for is impossible: the message says why
+    └── NotReachable          neither Kafka nor an orchestrator answers: nothing is known to have happened
     NonRetryable              raised by an activity: do not try again (subclass it freely)
     RetryAfter                raised by an activity: try again after this delay
     RunEvicted                (BaseException) the run left this process's memory; its code may only let go
@@ -36,7 +38,7 @@ import msgspec
 
 from everstep_schemas.errors import ErrorInfo
 
-Which = Literal["attempt"]
+Which = Literal["attempt", "total", "queue", "heartbeat"]
 
 MAX_MESSAGE = 4_096
 MAX_TRACEBACK = 8_192
@@ -88,7 +90,7 @@ class ActivityError(EverstepError):
 
 
 class ActivityTimeout(ActivityError):
-    """The last attempt took longer than its `timeout`. Not a `TimeoutError`: only waits raise those."""
+    """The last attempt took longer than its `timeout`, and `which` is "attempt". Not a `TimeoutError`: waits raise those."""
 
     which: Which = "attempt"
 
@@ -158,6 +160,14 @@ class RunNotFound(EverstepError):
         self.workflow_id = workflow_id
 
 
+class Rejected(EverstepError):
+    """What a client asked for cannot be done, now or later, unless it asks for something else."""
+
+
+class NotReachable(EverstepError):
+    """Kafka or the orchestrator's API did not answer; what was asked may or may not have been done."""
+
+
 class NonRetryable(Exception):
     """Raised by an activity: this failure is final, whatever the retry policy says."""
 
@@ -206,13 +216,6 @@ def info_of(error: BaseException, declared: Iterable[type[BaseException]] = ()) 
         return _plain_info(first, cause)
     return msgspec.structs.replace(
         _plain_info(first, cause), type=declared_name(known), retryable=False, fields=_fields_of(first)
-    )
-
-
-def timeout_info(limit_seconds: float) -> ErrorInfo:
-    """What a worker answers when an attempt has taken longer than its timeout."""
-    return ErrorInfo(
-        type=declared_name(ActivityTimeout), message=f"the attempt took longer than its timeout of {limit_seconds:g} s"
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -69,17 +70,26 @@ def fact_of(record: ConsumerRecord[bytes | None, bytes | None]) -> Fact | None:
         return None
 
 
-class Watch:
-    """What happened to a workflow id since the watch was opened and has not been asked for yet."""
+def _everything(fact: Fact) -> bool:
+    return True
 
-    def __init__(self) -> None:
+
+class Watch:
+    """What happened to a workflow id since the watch was opened and has not been asked for yet.
+
+    `keep` passes over what nobody will ask for, so that a watch that is open for long stays small.
+    """
+
+    def __init__(self, keep: Callable[[Fact], bool] = _everything) -> None:
+        self._keep = keep
         self._facts: deque[Fact] = deque()
         self._error: Exception | None = None
         self._news = asyncio.Event()
 
     def heard(self, fact: Fact) -> None:
-        self._facts.append(fact)
-        self._news.set()
+        if self._keep(fact):
+            self._facts.append(fact)
+            self._news.set()
 
     def lost(self, error: Exception) -> None:
         self._error = error
@@ -165,7 +175,7 @@ class LifecycleTail:
     def _disregard(self, partition: TopicPartition) -> None:
         self._interest[partition] -= 1
         if not self._interest[partition]:
-            self._idle_since[partition] = asyncio.get_running_loop().time()
+            self._idle_since[partition] = time.monotonic()
 
     async def _read(self, partition: TopicPartition) -> None:
         async with self._changing:
@@ -219,7 +229,7 @@ class LifecycleTail:
     def _pause_idle(self, consumer: AIOKafkaConsumer[bytes | None, bytes | None]) -> None:
         if not self._idle_since:
             return
-        before = asyncio.get_running_loop().time() - _LINGER_SECONDS
+        before = time.monotonic() - _LINGER_SECONDS
         for partition in [p for p, since in self._idle_since.items() if since < before]:
             del self._idle_since[partition]
             self._reading.discard(partition)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from aiokafka import AIOKafkaProducer
 
 from everstep.kafka import connection, max_record_bytes
@@ -14,7 +11,7 @@ from everstep_schemas.wire import AnySubmission, encoder
 
 
 class SubmissionProducer:
-    """Sends submissions straight to the partition of their shard. Use as an async context manager.
+    """Sends submissions straight to the partition of their shard.
 
     Many `send`s at once share record batches; those for one workflow id stay in the order in which they were called.
     """
@@ -24,7 +21,8 @@ class SubmissionProducer:
         self._topic = Topics(settings.topic_prefix).submissions
         self.shards = 0
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
+        """Connects; raises `KafkaError` when that fails or the topic does not exist."""
         self._producer = AIOKafkaProducer(
             **connection(self._settings), enable_idempotence=True, max_request_size=max_record_bytes(self._settings)
         )
@@ -34,11 +32,9 @@ class SubmissionProducer:
         except BaseException:
             await self._producer.stop()
             raise
-        return self
 
-    async def __aexit__(
-        self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> None:
+    async def stop(self) -> None:
+        """Sends what is under way and disconnects."""
         await self._producer.stop()
 
     async def send(self, submission: AnySubmission) -> None:

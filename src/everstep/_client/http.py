@@ -1,0 +1,179 @@
+"""Everything over the HTTP API of the orchestrators; any of them answers for all runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from everstep._client.transport import Ended, Started
+from everstep.errors import EverstepError, NotReachable, Rejected, RunAlreadyExists, RunNotFound
+from everstep.reads import HistoryEvent, HistoryPage, RunDescription, RunPage, RunResult, RunSummary
+from everstep.settings import Settings
+from everstep_schemas.wire import Cancel, OnDuplicate, Signal, Start, Terminate
+
+T = TypeVar("T")
+
+_Query = Mapping[str, str | int | None]
+
+_WAIT_SECONDS = 30
+_WAIT = f"{_WAIT_SECONDS}s"
+_PAGE = 500
+_PROBLEM = "urn:everstep:problem:"
+
+
+class _StartBody(msgspec.Struct, kw_only=True, omit_defaults=True):
+    workflow: str
+    workflow_id: str
+    args: Raw
+    kwargs: Raw | UnsetType = UNSET
+    version: int | None = None
+    on_duplicate: OnDuplicate = "reject"
+    submission_id: str | None = None
+
+
+class _SignalBody(msgspec.Struct):
+    value: Raw
+    signal_id: str | None = None
+
+
+class _ReasonBody(msgspec.Struct):
+    reason: str
+
+
+class _Problem(msgspec.Struct):
+    type: str = ""
+    detail: str = ""
+    workflow_id: str | None = None
+
+
+class _Unanswered(Exception):
+    """Nothing is known yet; asking again is safe."""
+
+
+class HttpTransport:
+    """A client of `EVERSTEP_API_URL`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.api_url
+        timeout = httpx.Timeout(10.0, read=_WAIT_SECONDS + 15.0, pool=None)
+        self._http = httpx.AsyncClient(base_url=f"{self._url.rstrip('/')}/api/v1", timeout=timeout)
+
+    async def open(self) -> None:
+        """Connects when first asked."""
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def start(self, start: Start) -> Started:
+        body = _StartBody(**{name: getattr(start, name) for name in _StartBody.__struct_fields__})
+        run = (await self._persist("POST", "/runs", RunDescription, {"wait": _WAIT}, body)).run
+
+        async def ended() -> Ended:
+            return await self._ended(start.workflow_id, run)
+
+        return Started(run, ended, _nothing_to_forget)
+
+    async def send(self, submission: Signal | Cancel | Terminate) -> None:
+        path = _path(submission.workflow_id)
+        match submission:
+            case Signal(name=name, value=value, signal_id=signal_id):
+                await self._ask("POST", f"{path}/signals/{quote(name, safe='')}", body=_SignalBody(value, signal_id))
+            case Cancel(reason=reason):
+                await self._ask("POST", f"{path}/cancel", body=_ReasonBody(reason))
+            case Terminate(reason=reason):
+                await self._ask("POST", f"{path}/terminate", body=_ReasonBody(reason))
+
+    async def ended(self, workflow_id: str) -> Ended:
+        return await self._ended(workflow_id, None)
+
+    async def _ended(self, workflow_id: str, run: int | None) -> Ended:
+        """Asks again and again, each time for as long as the server lets us wait."""
+        while True:
+            query = {"wait": _WAIT, "run": run}
+            found = await self._persist("GET", f"{_path(workflow_id)}/result", RunResult, query)
+            if found.status != "running":
+                return Ended(workflow_id, found.run, found.status, found.value, found.error, found.reason)
+            run = found.run
+
+    async def describe(self, workflow_id: str) -> RunDescription:
+        return await self._get(_path(workflow_id), RunDescription, {})
+
+    async def history(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
+        after: int | None = 0
+        run: int | None = None
+        while after is not None:
+            query = {"after": after, "limit": _PAGE, "run": run}
+            page = await self._get(f"{_path(workflow_id)}/history", HistoryPage, query)
+            for event in page.events:
+                yield event
+            after, run = page.next_after, page.run
+
+    async def runs(self, workflow: str | None, status: str | None, limit: int | None) -> AsyncIterator[RunSummary]:
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            query = {"workflow": workflow, "status": status, "limit": size, "cursor": cursor}
+            page = await self._get("/runs", RunPage, query)
+            for run in page.runs:
+                yield run
+            if page.cursor is None:
+                return
+            left, cursor = left and left - len(page.runs), page.cursor
+
+    async def _persist(self, method: str, path: str, type: type[T], query: _Query, body: Any = None) -> T:
+        """Asks until there is an answer."""
+        while True:
+            try:
+                return msgspec.json.decode(await self._ask(method, path, query, body), type=type)
+            except _Unanswered:
+                continue
+
+    async def _get(self, path: str, type: type[T], query: _Query) -> T:
+        return msgspec.json.decode(await self._ask("GET", path, query), type=type)
+
+    async def _ask(self, method: str, path: str, query: _Query | None = None, body: Any = None) -> bytes:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        headers = {} if body is None else {"content-type": "application/json"}
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            response = await self._http.request(method, path, params=given, content=content, headers=headers)
+        except httpx.HTTPError as error:
+            raise NotReachable(
+                f"the API at {self._url} does not answer ({error or error.__class__.__name__}): check EVERSTEP_API_URL"
+                " and that an orchestrator runs there"
+            ) from error
+        if response.is_error:
+            raise self._problem(response)
+        return response.content
+
+    def _problem(self, response: httpx.Response) -> Exception:
+        try:
+            problem = msgspec.json.decode(response.content, type=_Problem)
+        except msgspec.MsgspecError:
+            return NotReachable(f"{self._url} answers {response.status_code}: is it the API of an orchestrator?")
+        kind, detail = problem.type.removeprefix(_PROBLEM), problem.detail
+        if kind == "unanswered":
+            return _Unanswered(detail)
+        if kind == "duplicate-run":
+            return RunAlreadyExists(detail, workflow_id=problem.workflow_id or "")
+        if kind == "no-such-run":
+            return RunNotFound(detail, workflow_id=problem.workflow_id or "")
+        if response.is_client_error:
+            return Rejected(detail)
+        return (
+            NotReachable(detail) if response.status_code == httpx.codes.SERVICE_UNAVAILABLE else EverstepError(detail)
+        )
+
+
+def _path(workflow_id: str) -> str:
+    return f"/runs/{quote(workflow_id, safe='')}"
+
+
+def _nothing_to_forget() -> None:
+    """The server remembers nothing of who waits."""

@@ -1,0 +1,76 @@
+"""What the client needs from its way to an installation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import UNSET, Raw, UnsetType
+
+from everstep.errors import EverstepError, Rejected, RunAlreadyExists, RunNotFound
+from everstep.reads import HistoryEvent, RunDescription, RunSummary
+from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.wire import Cancel, Signal, Start, Terminate
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended."""
+
+    workflow_id: str
+    run: int
+    status: str
+    value: Raw | UnsetType = UNSET
+    error: ErrorInfo | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that answers a start. `ended` waits for its end; `forget` says that nobody will ask for that any more."""
+
+    run: int
+    ended: Callable[[], Awaitable[Ended]]
+    forget: Callable[[], None]
+
+
+class Transport(Protocol):
+    """A way to an installation. Everything raises `NotReachable` when nobody answers."""
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def start(self, start: Start) -> Started:
+        """The run that answers the start; raises `RunAlreadyExists` or `Rejected`. Needs a `submission_id`."""
+        ...
+
+    async def send(self, submission: Signal | Cancel | Terminate) -> None:
+        """Returns once the submission is durable."""
+        ...
+
+    async def ended(self, workflow_id: str) -> Ended:
+        """Waits for the end of the newest run of an id; raises `RunNotFound`."""
+        ...
+
+    async def describe(self, workflow_id: str) -> RunDescription:
+        """The newest run of an id; raises `RunNotFound`."""
+        ...
+
+    def history(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
+        """The events of the newest run of an id, in order; raises `RunNotFound`."""
+        ...
+
+    def runs(self, workflow: str | None, status: str | None, limit: int | None) -> AsyncIterator[RunSummary]:
+        """Runs, newest first."""
+        ...
+
+
+def refusal(workflow_id: str, reason: str) -> EverstepError:
+    """The error for the reason that a rejected submission was given."""
+    if reason.startswith("duplicate"):
+        hint = "choose another id, or say what to do with on_duplicate"
+        return RunAlreadyExists(f"{reason}; {hint}", workflow_id=workflow_id)
+    if reason.startswith("no run has the id"):
+        return RunNotFound(reason, workflow_id=workflow_id)
+    return Rejected(reason)
