@@ -69,6 +69,7 @@ class Publisher:
         self._next: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.unacknowledged = 0
+        self.failure: BaseException | None = None  # an error of ours: whoever waits for acknowledgements must end
 
     async def start(self) -> None:
         self._producer = await self._new_producer()
@@ -135,7 +136,13 @@ class Publisher:
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = error
+            self._acked()
 
     async def _drain(self, partition: TopicPartition, queue: deque[_Queued]) -> None:
         while queue:
@@ -163,7 +170,7 @@ class Publisher:
         taken: list[_Queued] = []
         for ticket, message in queue:
             if ticket.live and not batch.append(
-                timestamp=now_ms, key=message.key, value=message.value, headers=message.headers
+                timestamp=now_ms, key=message.key, value=message.value, headers=[*message.headers]
             ):
                 break
             taken.append((ticket, message))

@@ -107,7 +107,8 @@ class Reader:
     def _submission(self, record: Record) -> Incoming:
         body, traceparent = cloudevents.body(_text(record.value), record.headers)
         submission = submission_decoder.decode(body)
-        source = _identity(submission) or f"{record.topic}/{record.partition}/{record.offset}"
+        chosen = _identity(submission)
+        source = f"{record.topic}/{record.partition}/{record.offset}" if chosen is None else chosen
         if why := why_bad_name(submission.workflow_id):
             return Dead("invalid", f"workflow_id {why}")
         shard = shard_of(submission.workflow_id, self.shards)
@@ -130,9 +131,7 @@ class Reader:
         return self._result(message, token)
 
     def _request(self, submission: AnySubmission, source: str, traceparent: str | None) -> Request | Refused:
-        why = self._why_impossible(submission) or (
-            f"its identity {why_bad_name(source)}" if why_bad_name(source) else None
-        )
+        why = self._why_impossible(submission) or _why("its identity", source)
         return Refused(submission, source, why) if why else Request(submission, source, traceparent)
 
     def _result(self, message: ActivityCompleted | ActivityFailed, token: Token) -> Incoming:

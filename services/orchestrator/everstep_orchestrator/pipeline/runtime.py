@@ -163,6 +163,8 @@ class Pipeline:
             await asyncio.gather(reading, ticking, return_exceptions=True)
 
     async def _turn(self) -> None:
+        if self._publisher.failure is not None:
+            raise self._publisher.failure
         await self._open_claimed()
         work = self._take_work()
         if work:
