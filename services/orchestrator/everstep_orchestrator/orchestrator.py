@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
-from everstep._core.engine import Engine
 from everstep._watchdog import Watchdog
-from everstep.app import App
 
 from everstep import kafka
-from everstep.admin.topics import TopicError, admin_client, topics_of, wrong_topics
+from everstep._core.engine import Engine
+from everstep.admin.topics import TopicError, admin_client, problems, topics_of
+from everstep.app import App
 from everstep.lifecycle import LifecycleTail
 from everstep.settings import Settings
 from everstep.submissions import SubmissionProducer
@@ -103,7 +103,7 @@ class Orchestrator:
     def readiness(self) -> list[str]:
         """Why this process is not ready; nothing if it is."""
         reasons = [f"commands wait: {why}" for why in self._queues.missing.values()]
-        if self._membership is None or not self._membership.active:
+        if self._membership is None or not self._membership.holds_lease():
             reasons.append("no lease: Postgres has not confirmed this orchestrator's membership")
         return reasons + self._pipeline.troubles()
 
@@ -124,7 +124,7 @@ class Orchestrator:
     async def _check_kafka(self) -> None:
         """The topics must be as migrated, and the cluster the one that the positions belong to."""
         async with admin_client(self._settings) as admin:
-            if wrong := await wrong_topics(admin, topics_of(self._settings, self._shards)):
+            if wrong := await problems(admin, topics_of(self._settings, self._shards)):
                 raise TopicError("; ".join(wrong))
             cluster = str((await admin.describe_cluster())["cluster_id"])
         stored = await self._store.remember("kafka_cluster_id", cluster)
@@ -135,7 +135,9 @@ class Orchestrator:
             )
 
     async def _start_api(self, stack: AsyncExitStack) -> None:
-        submissions = await stack.enter_async_context(SubmissionProducer(self._settings))
+        submissions = SubmissionProducer(self._settings)
+        await submissions.start()
+        stack.push_async_callback(submissions.stop)
         lifecycle = LifecycleTail(self._settings, self._shards)
         stack.push_async_callback(lifecycle.close)
         server = HttpServer(self._settings, ApiDependencies(self.readiness, submissions, lifecycle))
@@ -145,8 +147,9 @@ class Orchestrator:
     def _join(self, stack: AsyncExitStack) -> None:
         workflows = {name: sorted(versions) for name, versions in self._app.workflows.items()}
         self._membership = Membership(
-            self._settings,
-            address=self._settings.http_advertise or self.address,
+            self._settings.postgres_dsn,
+            self._settings.postgres_schema,
+            address=self.address,
             workflows=workflows,
             listener=self._pipeline,
             loop=asyncio.get_running_loop(),
@@ -154,7 +157,7 @@ class Orchestrator:
         )
         self._pipeline.join(self._membership)
         self._membership.start()
-        stack.callback(self._membership.stop)
+        stack.push_async_callback(self._membership.stop)
 
     async def work_until(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then hands everything over within the grace time."""
@@ -165,13 +168,18 @@ class Orchestrator:
         try:
             await _first(running, stop)
             log.info("stopping", grace_seconds=self._settings.grace_seconds)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.grace_seconds):
-                    await self._pipeline.drain()
+            await self._drain()
         finally:
             for task in (running, reporting):
                 task.cancel()
             await asyncio.gather(running, reporting, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        if self._membership is not None:
+            self._membership.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.grace_seconds):
+                await self._pipeline.drain()
 
 
 async def _first(running: asyncio.Task[None], stop: asyncio.Event) -> None:

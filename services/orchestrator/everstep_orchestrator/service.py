@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from aiokafka.errors import KafkaError
-from everstep.app import App, LoadError, load
 
 from everstep import logging
 from everstep.admin import database
+from everstep.admin.topics import TopicError
+from everstep.app import App, LoadError, load
 from everstep.settings import Settings, SettingsError
 from everstep_orchestrator.orchestrator import Orchestrator
 
@@ -47,12 +48,12 @@ def _run(settings: Settings, app: App) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(settings, app))
-    except database.DatabaseError as error:
-        log.error("the database cannot be used", error=str(error))
-        return CONFIGURATION
-    except (KafkaError, OSError) as error:
+    except (database.DatabaseUnreachable, KafkaError, OSError) as error:
         log.error("a server cannot be reached", error=f"{type(error).__name__}: {error}")
         return UNREACHABLE
+    except (database.DatabaseError, TopicError) as error:
+        log.error("Postgres or Kafka is not as it must be", error=str(error))
+        return CONFIGURATION
     return DONE
 
 

@@ -127,6 +127,15 @@ async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[Topic], rep
     return created
 
 
+async def problems(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[str]:
+    """What keeps an installation from working with the topics as they are, a sentence for each."""
+    existing = set(await admin.list_topics())
+    missing = [
+        f"the topic {topic.name} is missing: run `everstep migrate`" for topic in topics if topic.name not in existing
+    ]
+    return missing + await _wrong_partitions(admin, [t for t in topics if t.fixed and t.name in existing])
+
+
 def _reason(code: int, message: list[str | None]) -> str:
     error: type[KafkaError] = for_code(code)
     return next((text for text in message if text), error.__name__)

@@ -15,8 +15,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-Record = ConsumerRecord
-Batch = Mapping[TopicPartition, Sequence[Record]]
+Batch = Mapping[TopicPartition, Sequence[ConsumerRecord[bytes, bytes]]]
 
 FETCH_BYTES = 8 << 20
 

@@ -87,4 +87,4 @@ class Reporter:
         ) as observer:
             observer.assign(partitions)
             done = {partition: await observer.committed(partition) for partition in partitions}
-        return sum(ends[p] - (starts[p] if done[p] is None else done[p] or 0) for p in partitions)
+        return sum(int(ends[p]) - int(starts[p] if done[p] is None else done[p]) for p in partitions)

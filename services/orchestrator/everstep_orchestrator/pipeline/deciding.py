@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from everstep._core.engine import Activation, CannotRun, Engine, StallReason
 
+from everstep._core.engine import Activation, CannotRun, Engine, StallReason
 from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Record, Refused, Request, Result
 from everstep_orchestrator.pipeline.notices import Notices, instant, reason_text
 from everstep_orchestrator.pipeline.state import Entry, Shard
@@ -61,8 +61,6 @@ class Decider:
         match incoming:
             case Result():
                 self._result(incoming, now)
-            case Request(submission=wire.Start() as start):
-                self._start(start, incoming, now)
             case Request():
                 self._request(incoming, now)
             case Elsewhere():
@@ -88,6 +86,9 @@ class Decider:
 
     def _request(self, request: Request, now: int) -> None:
         submission = request.submission
+        if isinstance(submission, wire.Start):
+            self._start(submission, request, now)
+            return
         entry = self._shard.latest.get(submission.workflow_id)
         if entry is None and isinstance(submission, wire.Signal):
             self._keep_early(submission, request.source, now)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiokafka import TopicPartition
-from everstep._core.engine import HistoryRow, Identity
-from everstep._core.messages import messages_of
 
+from everstep._core.engine import HistoryRow, Identity
+from everstep._core.messages import messages_of, references
 from everstep_orchestrator.kafka.intake import Intake
 from everstep_orchestrator.kafka.publisher import Publisher
 from everstep_orchestrator.membership import Claim
@@ -28,8 +29,6 @@ WAKEUP_HORIZON_US = 60_000_000
 WAKEUPS_AT_ONCE = 10_000
 EARLY_SIGNALS = 100_000
 END_OF_TIME = 253_402_300_000_000_000  # the year 9999
-
-_NEEDS_SCHEDULED = (events.ActivityRetried, events.ActivityFailed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +82,14 @@ class Opener:
         rows = await self.store.outbox(shard.number, shard.published)
         refs = [ref for row in rows for ref in row.refs]
         identities = await self._identities(refs)
-        histories = await self.store.rows_holding(refs)
+        histories = await self.store.rows_holding(refs) if refs else {}
         scheduled = await self._scheduled(histories)
         for row in rows:
             messages = [
                 message
                 for key, seq in row.refs
                 for message in messages_of(
-                    identities[key], self.topics, [histories[key, seq]], lambda ref, key=key: scheduled[key, ref]
+                    identities[key], self.topics, [histories[key, seq]], partial(_found, scheduled, key)
                 )
             ]
             self._queue(shard, row, messages)
@@ -108,15 +107,16 @@ class Opener:
         self, histories: Mapping[tuple[int, int], HistoryRow]
     ) -> Mapping[tuple[int, int], events.ActivityScheduled]:
         """The activities that the rows' events speak of, found in the rows that hold them."""
-        wanted = {
-            (key, event.ref)
-            for (key, _), row in histories.items()
-            for event in events.decode_events(row.data)
-            if isinstance(event, _NEEDS_SCHEDULED)
-        }
+        wanted = {(key, ref) for (key, _), row in histories.items() for ref in references([row])}
         holding = await self.store.rows_holding(sorted(wanted)) if wanted else {}
         return {
             (key, ref): event
             for (key, ref), row in holding.items()
             if isinstance(event := events.decode_events(row.data)[ref - row.seq], events.ActivityScheduled)
         }
+
+
+def _found(
+    scheduled: Mapping[tuple[int, int], events.ActivityScheduled], key: int, ref: int
+) -> events.ActivityScheduled:
+    return scheduled[key, ref]

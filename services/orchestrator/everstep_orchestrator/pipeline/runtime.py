@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import structlog
 from aiokafka import TopicPartition
-from everstep._core.engine import StallReason
 
+from everstep._core.engine import StallReason
 from everstep_orchestrator.kafka.intake import Intake, OutsideLog
 from everstep_orchestrator.kafka.publisher import Publisher
 from everstep_orchestrator.membership import Claim, Membership

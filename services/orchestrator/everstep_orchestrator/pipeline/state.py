@@ -6,14 +6,15 @@ fenced off or has an unknown outcome), the whole shard is dropped and read again
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
-from everstep._core.engine import Activation, CannotRun, Identity, LiveRun, StallReason
 
+from everstep._core.engine import Activation, CannotRun, Identity, LiveRun, StallReason
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.membership import Claim
 from everstep_orchestrator.pipeline.incoming import Record
@@ -291,7 +292,7 @@ class Shard:
         draft, self.in_flight = self.in_flight, None
         if draft is not None and self._commit is not None:
             stored = {name: getattr(self._commit, name) for name in _STORED}
-            self._claim = msgspec.structs.replace(self._claim, **stored, claims_without_progress=0, trying=None)
+            self._claim = dataclasses.replace(self._claim, **stored, claims_without_progress=0, trying=None)
             self.commit_no = draft.commit_no
         return draft
 
