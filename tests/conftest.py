@@ -159,12 +159,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.line(f"this session ran on: {config.stash.get(WAY, 'none; no test needed one')}")
     tested = _ways_tested(terminalreporter)
     for name, way in local_stack.WAYS.items():
-        reason = way.missing() or "its tests were not selected or did not pass"
-        terminalreporter.line(f"{name}: tested" if name in tested else f"{name}: UNTESTED: {reason}")
+        untested = f"UNTESTED: {way.missing() or 'its tests were not selected or did not pass'}"
+        terminalreporter.line(f"{name}: {tested.get(name, untested)}")
     for command in config.stash.get(leaks, []):
         terminalreporter.line(f"LEFT BEHIND: {command}", red=True)
 
 
-def _ways_tested(terminalreporter: pytest.TerminalReporter) -> set[str]:
-    properties = [report.user_properties for report in terminalreporter.stats.get("passed", [])]
-    return {str(value) for each in properties for name, value in each if name == "way"}
+def _ways_tested(terminalreporter: pytest.TerminalReporter) -> dict[str, str]:
+    reports = terminalreporter.stats.get("passed", [])
+    values = [str(value) for report in reports for name, value in report.user_properties if name == "way"]
+    return {value.partition(" ")[0]: f"tested{value.removeprefix(value.partition(' ')[0])}" for value in values}

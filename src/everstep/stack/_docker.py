@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from everstep.stack._postgres import DATABASE, SETTINGS, USER, dsn, postgres_ans
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
+DAEMON = "unix:///var/run/docker.sock"
 POSTGRES_IMAGE = "postgres:18"
 START_SECONDS = 90.0
 STOP_SECONDS = 30
@@ -39,14 +41,12 @@ class Docker:
     def missing(self) -> str | None:
         if find_spec("testcontainers") is None:
             return "testcontainers not installed: pip install 'everstep[docker]'"
-        import docker
+        from testcontainers.core.docker_client import get_docker_host
 
-        try:
-            client = docker.from_env(timeout=5)
-        except docker.errors.DockerException:
-            return "no Docker daemon answers"
-        client.close()
-        return None
+        host = get_docker_host() or DAEMON
+        if not host.startswith("unix://"):
+            return f"the Docker daemon is not on this machine but at {host}"
+        return None if _accepts(host.removeprefix("unix://")) else f"no Docker daemon answers at {host}"
 
     def host(self, directory: Path, *, temporary: bool, detached: bool) -> Host:
         return DockerHost(directory, temporary=temporary, detached=detached)
@@ -132,8 +132,9 @@ class ContainerServer:
     def _do(self, action: Callable[[Container], Any], *, every: bool = False) -> None:
         """Apply `action` to the container if it runs, or if it exists at all (`every`)."""
         import docker
+        from testcontainers.core.docker_client import DockerClient
 
-        client = docker.from_env()
+        client = DockerClient().client
         try:
             container = client.containers.get(self._name)
             if every or container.status == "running":
@@ -167,6 +168,11 @@ class ContainerServer:
             container.with_command(self._image.command)
         container.start()
         container.get_docker_client().client.close()
+
+
+def _accepts(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _settings(directory: Path) -> dict[str, str]:

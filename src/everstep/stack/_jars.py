@@ -92,11 +92,16 @@ def _download(artifact: Artifact) -> Path:
 
 
 def _maven(directory: Path) -> MavenContext:
-    from jgo.config import GlobalSettings
     from jgo.maven import MavenContext
 
-    mirrors: dict[str, str] = GlobalSettings.load().repositories
-    return MavenContext(repo_cache=directory, remote_repos=mirrors or None, timeout=60)
+    return MavenContext(repo_cache=directory, remote_repos=_mirrors() or None, timeout=60)
+
+
+def _mirrors() -> dict[str, str]:
+    """The repositories that the user configured for jgo, by name; none for its default."""
+    from jgo.config import GlobalSettings
+
+    return dict(GlobalSettings.load().repositories)
 
 
 def _sha256(path: Path) -> str:

@@ -29,6 +29,9 @@ STOP_SECONDS = 60.0
 POLL_SECONDS = 0.03
 LOG_TAIL_BYTES = 3000
 
+PROC = Path("/proc")
+HAS_PROC = (PROC / "self" / "stat").exists()  # Linux; elsewhere `ps` tells
+
 
 @dataclass(frozen=True)
 class Account:
@@ -149,9 +152,10 @@ class ProcessServer:
         if await self.running():
             return
         await self._recipe.prepare()
-        self._pid_file.write_text(str(self._launcher.launch(self._recipe.program())))
+        pid = self._launcher.launch(self._recipe.program())
+        self._pid_file.write_text(str(pid))
         async for _ in self._polls(START_SECONDS, "did not answer"):
-            if not await self.running():
+            if gone(pid):
                 raise StackError(f"{self._recipe.name} ended while starting.{self._log_tail()}")
             if await self._recipe.answers():
                 return
@@ -173,7 +177,7 @@ class ProcessServer:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, how)
         async for _ in self._polls(STOP_SECONDS, f"did not heed {how.name}"):
-            if not await self.running():
+            if gone(pid):
                 break
         self._pid_file.unlink(missing_ok=True)
 
@@ -199,14 +203,30 @@ class ProcessServer:
 
 
 def command_line(pid: int) -> str:
-    """The words of a living process's command line, empty for one that ended."""
-    proc = Path("/proc", str(pid), "cmdline")
-    if Path("/proc/self/cmdline").exists():
-        try:
-            return proc.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            return ""
-    asked = subprocess.run(  # noqa: S603 - fixed command
-        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return asked.stdout
+    """The words of a process's command line, empty for one that ended or is ending."""
+    if not HAS_PROC:
+        return _ps(pid, "command=")
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def gone(pid: int) -> bool:
+    """Whether a process holds nothing any more: no port, no file. Reaps it if it is a child of this one."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    if not HAS_PROC:
+        return _ps(pid, "stat=")[:1] in ("", "Z")
+    try:
+        # The name in parentheses may hold anything. A dead leader's other threads may still hold its files.
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    state, threads = fields[0], int(fields[17])
+    return state in "ZX" and threads <= 1
+
+
+def _ps(pid: int, column: str) -> str:
+    asked = ["/bin/ps", "-ww", "-o", column, "-p", str(pid)]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - ours

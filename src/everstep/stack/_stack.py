@@ -147,9 +147,12 @@ def _stack(way: Way, host: Host, given: Mapping[str, str]) -> Stack:
 
 
 async def _start(stack: Stack) -> None:
-    async with asyncio.TaskGroup() as both:
-        both.create_task(stack.kafka.start())
-        both.create_task(stack.postgres.start())
+    try:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(stack.kafka.start())
+            both.create_task(stack.postgres.start())
+    except* StackError as failures:
+        raise StackError("\n".join(map(str, failures.exceptions))) from failures
 
 
 async def _stop(stack: Stack) -> None:
