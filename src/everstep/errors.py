@@ -90,7 +90,7 @@ class ActivityError(EverstepError):
 
 
 class ActivityTimeout(ActivityError):
-    """The last attempt took longer than its `timeout`, and `which` is "attempt". Not a `TimeoutError`: waits raise those."""
+    """Time ran out: `which` is "attempt" for the `timeout` of one attempt. Not a `TimeoutError`: waits raise those."""
 
     which: Which = "attempt"
 
