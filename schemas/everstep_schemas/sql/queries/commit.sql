@@ -1,6 +1,8 @@
--- Every commit of a batch is this one statement: one round trip, one transaction, all of its shards.
+-- Every commit of a batch is one statement: one round trip, one transaction, all of its shards. It consists of `base`,
+-- then `runs` if the batch starts runs or changes their rows, then `parked` as well if it parks or settles inputs, and
+-- `answer`. Most batches of a quiet system are `base` alone, which costs two thirds of the whole (see docs/commit.md).
 
--- name: commit
+-- name: base
 WITH wanted AS MATERIALIZED (
     SELECT *
     FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
@@ -51,8 +53,10 @@ acknowledged AS (
     DELETE FROM {schema}.outbox o
     USING fenced f
     WHERE o.shard = f.shard AND o.commit_no > f.published_before AND o.commit_no <= f.published
-),
-started AS (
+)
+
+-- name: runs
+, started AS (
     INSERT INTO {schema}.runs (run_key, shard, workflow_id, run, workflow, version, nonce, source, status, condition,
                                reason, custom_status, started_at, closed_at, next_wakeup_at)
     SELECT n.run_key, f.shard, n.workflow_id, n.run, n.workflow, n.version, n.nonce, n.source, n.status, n.condition,
@@ -77,8 +81,10 @@ changed AS (
         AS u (run_key, version, status, condition, reason, custom_status, closed_at, next_wakeup_at)
     JOIN fenced f ON f.shard = u.run_key >> 48
     WHERE r.run_key = u.run_key
-),
-kept AS (
+)
+
+-- name: parked
+, kept AS (
     INSERT INTO {schema}.parked (shard, number, workflow_id, run_key, expires_at, data)
     SELECT p.shard, p.number, p.workflow_id, p.run_key, p.expires_at, p.data
     FROM unnest($36::int[], $37::bigint[], $38::text[], $39::bigint[], $40::timestamptz[], $41::bytea[])
@@ -91,4 +97,6 @@ settled AS (
     JOIN fenced f ON f.shard = g.shard
     WHERE p.shard = g.shard AND p.number = g.number
 )
+
+-- name: answer
 SELECT shard FROM fenced;

@@ -72,7 +72,12 @@ class Member:
     code: Code = field(default_factory=dict)
 
     def knows(self, needs: tuple[str, int] | None) -> bool:
-        return needs is not None and needs[1] in self.code.get(needs[0], ())
+        """Version 0 is of a run whose version is still to be chosen: any will do."""
+        if needs is None:
+            return False
+        workflow, version = needs
+        versions = self.code.get(workflow, frozenset())
+        return version in versions or (version == 0 and bool(versions))
 
 
 @dataclass(frozen=True, slots=True)

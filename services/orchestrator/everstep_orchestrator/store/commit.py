@@ -1,8 +1,8 @@
-"""A batch as the arguments of the one statement in `queries/commit.sql`: a column is an array over all shards."""
+"""A batch as one statement of `queries/commit.sql` and its arguments: a column is an array over all shards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -13,6 +13,7 @@ from everstep_orchestrator.store.rows import OutboxRow, ParkedRow, Ref, RunRow, 
 from everstep_schemas.wire import Outgoing
 
 Column = Sequence[Any]
+Row = tuple[Any, ...]
 
 _encoder = msgspec.json.Encoder()
 _refs = msgspec.json.Decoder(list[Ref])
@@ -21,25 +22,53 @@ _bodies = msgspec.json.Decoder(list[Outgoing])
 _shard = attrgetter("shard", "epoch", "commit_no", "submissions_position", "inbox_position", "last_number", "published")
 
 
-def arguments(commits: Sequence[ShardCommit]) -> list[Column]:
-    """The arguments of the statement, in its order."""
+class Statements:
+    """The commit, in three lengths: arguments of parts that a batch does not have need not be sent or looked at."""
+
+    def __init__(self, sql: Mapping[str, str]) -> None:
+        self._base, self._with_runs, self._with_parked = (
+            "\n".join(sql[part] for part in parts)
+            for parts in (("base", "answer"), ("base", "runs", "answer"), ("base", "runs", "parked", "answer"))
+        )
+
+    def of(self, commits: Sequence[ShardCommit]) -> tuple[str, list[Column]]:
+        """The statement for a batch, and its arguments in order."""
+        if any(commit.parked or commit.unparked for commit in commits):
+            return self._with_parked, [*_base(commits), *_runs(commits), *_parked(commits)]
+        if any(commit.new_runs or commit.updates for commit in commits):
+            return self._with_runs, [*_base(commits), *_runs(commits)]
+        return self._base, _base(commits)
+
+
+def _base(commits: Sequence[ShardCommit]) -> list[Column]:
     return [
         *_columns(7, map(_shard, commits)),
         *_columns(2, map(_owed, commits)),
         *_columns(4, chain.from_iterable(commit.history for commit in commits)),
-        *_columns(len(RunRow.__struct_fields__), _rows(RunRow, (commit.new_runs for commit in commits))),
-        *_columns(len(RunUpdate.__struct_fields__), _rows(RunUpdate, (commit.updates for commit in commits))),
-        *_columns(len(ParkedRow.__struct_fields__), _rows(ParkedRow, (commit.parked for commit in commits))),
+    ]
+
+
+def _runs(commits: Sequence[ShardCommit]) -> list[Column]:
+    return [
+        *_structs(RunRow, (commit.new_runs for commit in commits)),
+        *_structs(RunUpdate, (commit.updates for commit in commits)),
+    ]
+
+
+def _parked(commits: Sequence[ShardCommit]) -> list[Column]:
+    return [
+        *_structs(ParkedRow, (commit.parked for commit in commits)),
         *_columns(2, ((commit.shard, number) for commit in commits for number in commit.unparked)),
     ]
 
 
-def _columns(width: int, rows: Iterable[tuple[Any, ...]]) -> list[Column]:
+def _columns(width: int, rows: Iterable[Row]) -> list[Column]:
     return list(zip(*rows, strict=True)) or [()] * width
 
 
-def _rows(kind: type[msgspec.Struct], groups: Iterable[Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
-    return map(attrgetter(*kind.__struct_fields__), chain.from_iterable(groups))
+def _structs(kind: type[msgspec.Struct], groups: Iterable[Sequence[msgspec.Struct]]) -> list[Column]:
+    fields = kind.__struct_fields__
+    return _columns(len(fields), map(attrgetter(*fields), chain.from_iterable(groups)))
 
 
 def _owed(commit: ShardCommit) -> tuple[bytes | None, bytes | None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from everstep_orchestrator.store.commit import arguments, outbox_row
+from everstep_orchestrator.store.commit import Statements, outbox_row
 from everstep_orchestrator.store.connections import Connections
 from everstep_orchestrator.store.errors import DataRefused, OutcomeUnknown, Unavailable
 from everstep_orchestrator.store.rows import HistoryRow, OutboxRow, ParkedRow, Ref, RunRow, ShardCommit
@@ -33,7 +33,7 @@ class Store:
     """
 
     def __init__(self, dsn: str, schema: str, *, committers: int = 1, readers: int = 4) -> None:
-        self._commit = queries("commit", schema)["commit"]
+        self._statements = Statements(queries("commit", schema))
         self._sql = queries("store", schema)
         self._committers = Connections(dsn, "everstep commit", committers)
         self._readers = Connections(dsn, "everstep store", readers)
@@ -51,9 +51,10 @@ class Store:
         `DataRefused` (nothing was written: split the batch) and `OutcomeUnknown` (claim the shards anew before
         anything else). Cancelling the call leaves the outcome as unknown as `OutcomeUnknown` does.
         """
+        statement, arguments = self._statements.of(commits)
         try:
             async with self._committers.use() as connection:
-                rows = await connection.fetch(self._commit, *arguments(commits))
+                rows = await connection.fetch(statement, *arguments)
         except _AWAY as error:
             _raise_if_refused(error)
             raise OutcomeUnknown(f"the outcome of a commit is unknown: {_described(error)}") from error
