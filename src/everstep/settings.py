@@ -171,8 +171,9 @@ class Settings:
         ),
     ] = "everstep"
     shards: Annotated[
-        int, _About("Into how many shards the ids are divided; fixed at the first migration.", _number(1, 4096))
-    ] = 8
+        int | None,
+        _About("Into how many shards the ids are divided; fixed at the first migration.", _number(1, 1024), "8"),
+    ] = None
     topic_prefix: Annotated[
         str,
         _About(

@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from everstep._client.transport import Ended, Started
 from everstep.errors import EverstepError, NotReachable, Rejected, RunAlreadyExists, RunNotFound
-from everstep.reads import HistoryEvent, HistoryPage, RunDescription, RunPage, RunResult, RunSummary
+from everstep.reads import Filter, HistoryEvent, HistoryPage, RunDescription, RunPage, RunResult, RunSummary
 from everstep.settings import Settings
 from everstep_schemas.wire import Cancel, OnDuplicate, Signal, Start, Terminate
 
@@ -113,7 +113,7 @@ class HttpTransport:
                 yield event
             after, run = page.next_after, page.run
 
-    async def runs(self, workflow: str | None, status: str | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    async def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
         cursor: str | None = None
         left = limit
         while left is None or left > 0:

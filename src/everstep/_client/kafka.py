@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from everstep._client.transport import Ended, Started, refusal
 from everstep.errors import EverstepError, NotReachable, Rejected
 from everstep.lifecycle import CLOSING, Fact, LifecycleTail, Watch
-from everstep.reads import HistoryEvent, RunDescription, RunSummary
+from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
 from everstep.settings import Settings
 from everstep.submissions import SubmissionProducer
 from everstep_schemas.wire import AnySubmission, Cancel, LifecycleType, Signal, Start, Terminate
@@ -76,7 +76,7 @@ class KafkaTransport:
     def history(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
         _needs_api("to read a history")
 
-    def runs(self, workflow: str | None, status: str | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
         _needs_api("to list runs")
 
 

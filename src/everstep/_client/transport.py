@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, Raw, UnsetType
 
 from everstep.errors import EverstepError, Rejected, RunAlreadyExists, RunNotFound
-from everstep.reads import HistoryEvent, RunDescription, RunSummary
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import Cancel, Signal, Start, Terminate
+
+if TYPE_CHECKING:  # brings asyncpg
+    from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Transport(Protocol):
         """The events of the newest run of an id, in order; raises `RunNotFound`."""
         ...
 
-    def runs(self, workflow: str | None, status: str | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
         """Runs, newest first."""
         ...
 

@@ -1,0 +1,260 @@
+"""The client: starts runs, steers them, awaits what they return.
+
+With `EVERSTEP_API_URL` it uses the HTTP API for everything. With Kafka alone it starts, signals, cancels, terminates,
+and awaits the results of runs that it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import uuid
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+from msgspec import UNSET, Raw
+from typing_extensions import TypeVarTuple, Unpack
+
+from everstep._client.transport import Ended, Transport
+from everstep._core.payloads import codec_for
+from everstep.definitions import RunOf, Workflow
+from everstep.errors import RunCancelled, RunError, RunFailed, RunTerminated
+from everstep.settings import Settings, SettingsError
+from everstep.signals import Signal
+from everstep_schemas import wire
+from everstep_schemas.names import why_bad_name
+from everstep_schemas.wire import NULL, OnDuplicate
+
+if TYPE_CHECKING:  # what describes runs is read with asyncpg, which most clients never need
+    from typing_extensions import TypeForm
+
+    from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
+
+T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Ts = TypeVarTuple("Ts")
+
+
+class Run(Generic[R_co]):
+    """A run, or the newest run of an id; from `Client.start` or `Client.run`."""
+
+    def __init__(
+        self, transport: Transport, id: str, decode: Callable[[Raw], R_co], ended: Callable[[], Awaitable[Ended]]
+    ) -> None:
+        self._transport = transport
+        self._id = id
+        self._decode = decode
+        self._ended = ended
+
+    @property
+    def id(self) -> str:
+        """The workflow id."""
+        return self._id
+
+    async def result(self, *, timeout: timedelta | None = None) -> R_co:
+        """What the run returned, once it has.
+
+        Raises `TimeoutError` if it still runs after `timeout`; `RunFailed`, `RunCancelled` or `RunTerminated` if it
+        ended otherwise; `RunNotFound` if there is no such run. May be called again, and by several tasks at once.
+        """
+        limit = asyncio.timeout(None if timeout is None else timeout.total_seconds())
+        try:
+            async with limit:
+                ended = await self._ended()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"run {self._id!r} is still running after {timeout}") from None
+        if ended.status != "completed":
+            raise _error(ended)
+        return self._decode(NULL if ended.value is UNSET else ended.value)
+
+    @overload
+    async def signal(self, signal: Signal[T], value: T, /, *, signal_id: str | None = None) -> None: ...
+    @overload
+    async def signal(self, signal: str, value: Any = None, /, *, signal_id: str | None = None) -> None: ...
+    async def signal(self, signal: Signal[Any] | str, value: Any = None, /, *, signal_id: str | None = None) -> None:
+        """Sends a signal; on return it is durable, but may not have been applied yet.
+
+        The same `signal_id` is applied once however often it is sent; without one this call is applied once. Over HTTP
+        it raises `RunNotFound`, and `Rejected` if the run has ended; over Kafka alone nobody answers.
+        """
+        name, codec = (signal, codec_for(Any)) if isinstance(signal, str) else (signal.name, signal.codec)
+        await self._transport.send(
+            wire.Signal(
+                workflow_id=self._id,
+                name=_checked("signal", name),
+                value=Raw(codec.encode(value)),
+                signal_id=_checked("signal_id", signal_id or uuid.uuid4().hex),
+            )
+        )
+
+    async def cancel(self, reason: str = "") -> None:
+        """Asks the run to end: its code sees `CancelledError` and may still clean up. Answers as `signal` does."""
+        await self._transport.send(wire.Cancel(workflow_id=self._id, reason=reason))
+
+    async def terminate(self, reason: str = "") -> None:
+        """Ends the run without asking its code. Answers as `signal` does."""
+        await self._transport.send(wire.Terminate(workflow_id=self._id, reason=reason))
+
+    async def describe(self) -> RunDescription:
+        """What is stored about the newest run of this id. Needs the HTTP API."""
+        return await self._transport.describe(self._id)
+
+    def history(self) -> AsyncIterator[HistoryEvent]:
+        """The events of the newest run of this id, in order. Needs the HTTP API."""
+        return self._transport.history(self._id)
+
+    def __repr__(self) -> str:
+        return f"Run({self._id!r})"
+
+
+class Client:
+    """Use as `async with Client() as client`. Settings come from the environment, arguments go before them.
+
+    Safe to share between any number of tasks of one event loop.
+    """
+
+    def __init__(
+        self, *, kafka_bootstrap: str | None = None, api_url: str | None = None, settings: Settings | None = None
+    ) -> None:
+        settings = Settings.from_environment() if settings is None else settings
+        if api_url is not None:
+            settings = dataclasses.replace(settings, api_url=api_url)
+        elif kafka_bootstrap is not None:
+            settings = dataclasses.replace(settings, kafka_bootstrap=kafka_bootstrap, api_url="")
+        if not settings.api_url and not settings.kafka_bootstrap:
+            raise SettingsError(
+                ["neither EVERSTEP_API_URL nor EVERSTEP_KAFKA_BOOTSTRAP is set: a client needs one of them"]
+            )
+        self._transport = _transport(settings)
+
+    async def __aenter__(self) -> Self:
+        await self._transport.open()
+        return self
+
+    async def __aexit__(
+        self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        await self._transport.close()
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[[Unpack[Ts]], RunOf[R]],
+        /,
+        *args: *Ts,
+        id: str,
+        version: int | None = None,
+        submission_id: str | None = None,
+        on_duplicate: OnDuplicate = "reject",
+    ) -> Run[R]: ...
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        /,
+        *args: Any,
+        returns: TypeForm[T],
+        id: str,
+        version: int | None = None,
+        submission_id: str | None = None,
+        on_duplicate: OnDuplicate = "reject",
+    ) -> Run[T]: ...
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        /,
+        *args: Any,
+        id: str,
+        version: int | None = None,
+        submission_id: str | None = None,
+        on_duplicate: OnDuplicate = "reject",
+    ) -> Run[Any]: ...
+    async def start(  # type: ignore[misc]  # mypy does not see that `*args: Any` takes `*Ts`
+        self,
+        workflow: Any,
+        /,
+        *args: Any,
+        returns: Any = Any,
+        id: str,
+        version: int | None = None,
+        submission_id: str | None = None,
+        on_duplicate: OnDuplicate = "reject",
+    ) -> Run[Any]:
+        """Starts a run and returns once it exists, or, if its code is not there yet, is stored and waits for it.
+
+        The same `submission_id` starts one run however often it is sent; without one each call is its own submission.
+        `on_duplicate` says what happens if the id has a run: `"reject"` raises `RunAlreadyExists`, `"return_existing"`
+        gives that run, `"allow_closed"` starts another if it has ended, `"terminate_existing"` ends it first. Without
+        `version` the highest there is runs. Raises `PayloadError` for arguments that do not fit, `Rejected` for what
+        cannot be started.
+        """
+        name, encoded, decode = _call(workflow, args, returns)
+        start = wire.Start(
+            workflow_id=_checked("id", id),
+            workflow=_checked("workflow", name),
+            args=Raw(encoded),
+            version=version,
+            on_duplicate=on_duplicate,
+            submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+        )
+        started = await self._transport.start(start)
+        run = Run(self._transport, id, decode, started.ended)
+        weakref.finalize(run, started.forget).atexit = False
+        return run
+
+    @overload
+    def run(self, id: str, /, of: Workflow[..., R]) -> Run[R]: ...
+    @overload
+    def run(self, id: str, /) -> Run[Any]: ...
+    def run(self, id: str, /, of: Workflow[..., Any] | None = None) -> Run[Any]:
+        """The newest run of an id, without asking whether there is one. `of` types its result."""
+        _checked("id", id)
+        decode = codec_for(Any).decode if of is None else of.decode_result
+        return Run(self._transport, id, decode, lambda: self._transport.ended(id))
+
+    def list(
+        self, *, workflow: str | None = None, status: Filter | None = None, limit: int | None = None
+    ) -> AsyncIterator[RunSummary]:
+        """Runs, newest first: of one workflow, of one status or condition, at most `limit`. Needs the HTTP API."""
+        return self._transport.runs(workflow, status, limit)
+
+
+def _transport(settings: Settings) -> Transport:
+    # Each brings a client library that the other does without.
+    if settings.api_url:
+        from everstep._client.http import HttpTransport
+
+        return HttpTransport(settings)
+    from everstep._client.kafka import KafkaTransport
+
+    return KafkaTransport(settings)
+
+
+def _call(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], returns: Any) -> tuple[str, bytes, Any]:
+    """The name, the arguments as JSON, and what reads the result."""
+    if isinstance(workflow, str):
+        return workflow, codec_for(Any).encode([*args]), codec_for(returns).decode
+    return workflow.name, workflow.encode_args(args, {})[0], workflow.decode_result
+
+
+def _checked(what: str, name: str) -> str:
+    if why := why_bad_name(name):
+        raise ValueError(f"{what} {name[:100]!r} {why}")
+    return name
+
+
+def _error(ended: Ended) -> RunError:
+    where: dict[str, Any] = {"workflow_id": ended.workflow_id, "run": ended.run}
+    because = f": {ended.reason}" if ended.reason else ""
+    message = f"run {ended.workflow_id!r} was {ended.status}{because}"
+    if ended.error is not None:
+        return RunFailed(error=ended.error, **where)
+    kinds = {"cancelled": RunCancelled, "terminated": RunTerminated}
+    return kinds.get(ended.status, RunError)(message, **where)
