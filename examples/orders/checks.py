@@ -29,7 +29,8 @@ class Books:
     repeats: int = 0
 
     @property
-    def summary(self) -> tuple[int, int]:
+    def totals(self) -> tuple[int, int]:
+        """Cents charged and cents refunded."""
         return sum(chain(*self.charges.values())), sum(chain(*self.refunds.values()))
 
 
@@ -85,7 +86,7 @@ def check_strangers(known: set[str], books: Books) -> list[str]:
 
 
 def check_summary(stories: list[Story], books: Books, summary: Summary) -> list[str]:
-    charged, refunded = books.summary
+    charged, refunded = books.totals
     paid = sum(story.outcome == "shipped" for story in stories)
     expected = Summary(orders=len(stories), paid=paid, charged_cents=charged, refunded_cents=refunded)
     return [] if summary == expected else [f"the daily summary says {summary}, the books say {expected}"]

@@ -39,10 +39,11 @@ REASONS = ["found it cheaper", "ordered the wrong colour", "moved house", "chang
 
 
 def main() -> None:
-    FILE.write_text("".join(json.dumps(story, ensure_ascii=False) + "\n" for story in stories(random.Random(SEED))))
+    FILE.write_text("".join(json.dumps(story, ensure_ascii=False) + "\n" for story in stories()))
 
 
-def stories(rng: random.Random) -> Iterator[dict[str, Any]]:
+def stories() -> Iterator[dict[str, Any]]:
+    rng = random.Random(SEED)
     kinds = [kind for kind, count in KINDS.items() for _ in range(count)]
     rng.shuffle(kinds)
     placed_at = OPENING

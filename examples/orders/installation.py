@@ -39,7 +39,7 @@ class Installation:
 async def install(logs: Path) -> AsyncIterator[Installation]:
     """Starts the servers for the length of the block and creates what Everstep and the shop keep there."""
     async with stack.open() as servers:
-        names = own_names() if servers.way == stack.EXTERNAL else {}
+        names = {} if servers.way in stack.WAYS else own_names()
         addresses = {**stack.environment(servers), **names}
         settings = Settings.from_environment(addresses)
         shop_dsn = await create_shop(servers.postgres_dsn, f"{settings.postgres_schema}_shop")

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 Message = dict[str, Any]
 Plan = dict[tuple[str, str], Message]
+Facts = AsyncGenerator[tuple[str, Message]]
 
 STARTED = "everstep.run.started"
 STATUS_CHANGED = "everstep.run.status_changed"
@@ -101,7 +102,7 @@ async def take_orders(sender: Sender, stories: list[Message], plan: Plan, pause_
         await asyncio.sleep(pause_seconds)
 
 
-async def answer(sender: Sender, facts: AsyncIterator[tuple[str, Message]], plan: Plan) -> None:
+async def answer(sender: Sender, facts: Facts, plan: Plan) -> None:
     """Answers what the orders publish about themselves until everything planned is done."""
     open_answers = {moment for moment in plan if moment[1] != "submitted"}
     while open_answers:
@@ -116,7 +117,7 @@ def moment_of(fact: str, body: Message) -> tuple[str, str]:
     return body["workflow_id"], "started" if fact == STARTED else "waiting" if waiting else ""
 
 
-async def lifecycle(bootstrap: str, topic: str) -> AsyncGenerator[tuple[str, Message]]:
+async def lifecycle(bootstrap: str, topic: str) -> Facts:
     async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
         async for record in consumer:
             yield dict(record.headers)["ce_type"].decode(), json.loads(record.value)
