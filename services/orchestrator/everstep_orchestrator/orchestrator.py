@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
-from everstep._watchdog import Watchdog
 
 from everstep import kafka
 from everstep._core.engine import Engine
+from everstep._watchdog import Watchdog
 from everstep.admin.topics import TopicError, admin_client, problems, topics_of
 from everstep.app import App
 from everstep.lifecycle import LifecycleTail
@@ -162,7 +162,7 @@ class Orchestrator:
     async def work_until(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then hands everything over within the grace time."""
         queues = sorted({activity.queue for activity in self._app.activities.values()})
-        reporter = Reporter(self._connection, self._topics, queues, self._pipeline.positions)
+        reporter = Reporter(self._settings, queues, self._pipeline.positions)
         running = asyncio.create_task(self._pipeline.run())
         reporting = asyncio.create_task(reporter.run())
         try:

@@ -27,6 +27,7 @@ def create(api: Api, *, max_body_bytes: int) -> RawPath:
             exception_handlers=EXCEPTION_HANDLERS,
             middleware=[decoded_segments],
             openapi_config=None,
+            logging_config=None,
             request_max_body_size=max_body_bytes,
             state=State({"api": api}),
         )
