@@ -12,17 +12,8 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from everstep.definitions import (
-    DEFAULT_RETRY,
-    DEFAULT_TIMEOUT,
-    Activity,
-    AsyncActivity,
-    SyncActivity,
-    Workflow,
-    check_queue,
-    check_retry,
-    timeout_seconds,
-)
+from everstep._options import BUILT_IN, Options
+from everstep.definitions import Activity, AsyncActivity, SyncActivity, Workflow
 from everstep.errors import EverstepError, RegistrationError
 from everstep.providers import Provider
 from everstep.retry import Retry
@@ -53,21 +44,17 @@ class App:
         self,
         name: str,
         *,
-        queue: str = "default",
-        retry: Retry = DEFAULT_RETRY,
-        timeout: timedelta = DEFAULT_TIMEOUT,
+        queue: str = BUILT_IN.queue,
+        retry: Retry = BUILT_IN.retry,
+        timeout: timedelta = BUILT_IN.timeout,
         include: Iterable[App] = (),
     ) -> None:
         owner = f"app {name!r}"
         if problem := why_bad_name(name):
             raise RegistrationError(f"{owner}: the name {problem}")
-        check_queue(queue, owner)
-        check_retry(retry, owner)
-        timeout_seconds(timeout, owner)
         self.name = name
-        self.queue = queue
-        self.retry = retry
-        self.timeout = timeout
+        self._options = Options(queue, retry, timeout)
+        self._options.check(owner)
         self._workflows: dict[str, dict[int, Workflow[..., Any]]] = {}
         self._activities: dict[str, Activity[..., Any]] = {}
         self._included_by: list[App] = []
@@ -97,7 +84,7 @@ class App:
         """Registers an `async def` with `ctx: Context` as its first parameter. New runs take the highest `version`."""
 
         def register(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow[..., Any]:
-            workflow: Workflow[..., Any] = Workflow(fn, name=_name(fn, name), version=version)
+            workflow: Workflow[..., Any] = Workflow(fn, name=_name(fn, name), version=version, options=self._options)
             self._add_workflow(workflow)
             return workflow
 
@@ -136,14 +123,8 @@ class App:
 
         def register(fn: Callable[..., Any]) -> Activity[..., Any]:
             kind = AsyncActivity if inspect.iscoroutinefunction(fn) else SyncActivity
-            activity: Activity[..., Any] = kind(
-                fn,
-                name=_name(fn, name),
-                queue=self.queue if queue is None else queue,
-                retry=self.retry if retry is None else retry,
-                timeout=self.timeout if timeout is None else timeout,
-                raises=raises,
-            )
+            options = self._options.with_given(queue=queue, retry=retry, timeout=timeout)
+            activity: Activity[..., Any] = kind(fn, name=_name(fn, name), options=options, raises=raises)
             self._add_activity(activity)
             return activity
 

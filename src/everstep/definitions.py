@@ -11,21 +11,22 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from msgspec import Raw, UnsetType
 
+from everstep._checks import check_function, check_version, context_parameter, declared_errors, providers_of
 from everstep._core import scope
 from everstep._core.arguments import Arguments
 from everstep._core.calls import ActivityCall
 from everstep._core.handles import Handle
 from everstep._core.payloads import codec_for
-from everstep.durations import seconds
-from everstep.errors import RegistrationError, attribute_types, declared_name, why_not_declarable
-from everstep.providers import Provided, Provider
+from everstep._options import BUILT_IN, Options
+from everstep.errors import RegistrationError
 from everstep.retry import Retry
-from everstep_schemas.names import why_bad_name, why_bad_queue
+from everstep_schemas.names import why_bad_name
 
 if TYPE_CHECKING:
     from everstep.context import Context
@@ -34,8 +35,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-DEFAULT_RETRY = Retry()
-DEFAULT_TIMEOUT = seconds(10)
 _SAME: Any = object()
 
 
@@ -49,45 +48,45 @@ class Activity(Generic[P, R]):
     fn: Callable[..., Any]
 
     def __init__(
-        self,
-        fn: Callable[..., Any],
-        *,
-        name: str,
-        queue: str = "default",
-        retry: Retry = DEFAULT_RETRY,
-        timeout: timedelta = DEFAULT_TIMEOUT,
-        raises: Iterable[type[Exception]] = (),
+        self, fn: Callable[..., Any], *, name: str, options: Options = BUILT_IN, raises: Iterable[type[Exception]] = ()
     ) -> None:
         check_function(fn, "activity", name)
         owner = f"activity {name!r}"
         self.fn = fn
         self.name = name
         self.is_async = inspect.iscoroutinefunction(fn)
-        self.providers = _providers(fn, owner)
-        self.raises = tuple(raises)
+        self.providers = providers_of(fn, owner)
         self._owner = owner
-        self._declared = _declared(self.raises, owner)
+        self._declared = declared_errors(raises, owner)
+        self.raises = tuple(self._declared.values())
         self._arguments = Arguments(fn, owner, omitted=self.providers)
-        self._configure(queue, retry, timeout)
+        self._configure(options)
         functools.update_wrapper(self, fn)
 
-    def _configure(self, queue: str, retry: Retry, timeout: timedelta) -> None:
-        check_queue(queue, self._owner)
-        check_retry(retry, self._owner)
-        self.queue = queue
-        self.retry = retry
-        self.timeout = timeout
-        self._timeout_seconds = timeout_seconds(timeout, self._owner)
-        self._policy = retry.policy(self._declared)
+    def _configure(self, options: Options) -> None:
+        options.check(self._owner)
+        self._options = options
+        self._timeout_seconds = options.timeout.total_seconds()
+        self._policy = options.retry.policy(self._declared)
+
+    @property
+    def queue(self) -> str:
+        return self._options.queue
+
+    @property
+    def retry(self) -> Retry:
+        return self._options.retry
+
+    @property
+    def timeout(self) -> timedelta:
+        """Of one attempt."""
+        return self._options.timeout
 
     def options(self, *, queue: str = _SAME, retry: Retry = _SAME, timeout: timedelta = _SAME) -> Activity[P, R]:
         """The same activity with other options, for one call: `await f.options(timeout=minutes(5))(x)`."""
+        given: dict[str, Any] = {"queue": queue, "retry": retry, "timeout": timeout}
         other = copy.copy(self)
-        other._configure(
-            self.queue if queue is _SAME else queue,
-            self.retry if retry is _SAME else retry,
-            self.timeout if timeout is _SAME else timeout,
-        )
+        other._configure(replace(self._options, **{name: one for name, one in given.items() if one is not _SAME}))
         return other
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
@@ -163,15 +162,21 @@ class Workflow(Generic[P, R]):
     fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]
 
     def __init__(
-        self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], *, name: str, version: int = 1
+        self,
+        fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]],
+        *,
+        name: str,
+        version: int = 1,
+        options: Options = BUILT_IN,
     ) -> None:
         check_function(fn, "workflow", name)
         owner = f"workflow {name!r}"
-        _check_version(version, owner)
+        check_version(version, owner)
         self.fn = fn
         self.name = name
         self.version = version
-        self._arguments = Arguments(fn, owner, omitted=(_context_parameter(fn, owner),))
+        self._arguments = Arguments(fn, owner, omitted=(context_parameter(fn, owner),))
+        self._options = options
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> RunOf[R]:
@@ -183,6 +188,32 @@ class Workflow(Generic[P, R]):
         raise TypeError(
             f"workflow {self.name!r} was called in a workflow: workflows call activities and plain `async` functions; "
             "take what both need into a function, or start a run of its own with Client.start in an activity"
+        )
+
+    def activity_call(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        *,
+        queue: str | None = None,
+        timeout: timedelta | None = None,
+        retry: Retry | None = None,
+        returns: Any = Any,
+    ) -> ActivityCall:
+        """A call of an activity that is known by its name alone, with the app's options for what is not given."""
+        options = self._options.with_given(queue=queue, retry=retry, timeout=timeout)
+        options.check(f"activity {name!r}")
+        if problem := why_bad_name(name):
+            raise RegistrationError(f"activity {name!r}: the name {problem}")
+        return ActivityCall(
+            name=name,
+            queue=options.queue,
+            args=codec_for(list[Any]).encode(list(args)),
+            kwargs=None,
+            timeout_seconds=options.timeout.total_seconds(),
+            retry=options.retry.policy(),
+            decode=codec_for(returns).decode,
+            raises={},
         )
 
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:
@@ -205,106 +236,6 @@ class Workflow(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version}>"
-
-
-# ---- checks of declarations
-
-
-def check_function(fn: object, kind: str, name: str) -> None:
-    """`RegistrationError` for what cannot be a workflow or an activity at all."""
-    if problem := why_bad_name(name):
-        raise RegistrationError(f"{kind} {name!r}: the name {problem}")
-    if isinstance(fn, staticmethod | classmethod) or inspect.ismethod(fn) or _is_in_class(fn):
-        raise RegistrationError(
-            f"{kind} {name!r} is a method: a worker in another process has no `self` to call it on. Write it as a "
-            "function of the module, and what `self` held as arguments or as `provided` parameters"
-        )
-    if not inspect.isfunction(fn):
-        raise RegistrationError(f"{kind} {name!r}: only functions written with `def` can be registered, not {fn!r}")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise RegistrationError(f"{kind} {name!r} is a generator: collect what it yields and `return` it, as a list")
-    if kind == "workflow" and not inspect.iscoroutinefunction(fn):
-        raise RegistrationError(f"workflow {name!r} must be `async def`: it waits for activities, timers and signals")
-
-
-def _is_in_class(fn: object) -> bool:
-    outer = str(getattr(fn, "__qualname__", "")).rpartition(".")[0]
-    return bool(outer) and not outer.endswith("<locals>")
-
-
-def _context_parameter(fn: Callable[..., Any], owner: str) -> str:
-    """The name of the workflow's first parameter, which must be able to take the `Context`."""
-    first = next(iter(inspect.signature(fn).parameters.values()), None)
-    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
-        raise RegistrationError(f"{owner} takes no context: its first parameter is `ctx: Context`")
-    annotation = first.annotation
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    if annotation is not first.empty and text.rpartition(".")[2] not in ("Context", "Any"):
-        raise RegistrationError(f"{owner}: its first parameter is `ctx: Context`, not `{first}`; put that before it")
-    return first.name
-
-
-def _check_version(version: object, owner: str) -> None:
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise RegistrationError(f"{owner}: version is {version!r}; versions are whole numbers from 1 on")
-
-
-def check_queue(queue: object, owner: str) -> None:
-    if not isinstance(queue, str):
-        raise RegistrationError(f"{owner}: queue is {queue!r}, not a name")
-    if problem := why_bad_queue(queue):
-        raise RegistrationError(f"{owner}: the queue {queue!r} {problem}")
-
-
-def check_retry(retry: object, owner: str) -> None:
-    if not isinstance(retry, Retry):
-        raise RegistrationError(f"{owner}: retry is `Retry(max_attempts=3)` or the like, not {retry!r}")
-
-
-def timeout_seconds(timeout: object, owner: str) -> float:
-    """The timeout in seconds; `RegistrationError` if it is none."""
-    if not isinstance(timeout, timedelta):
-        raise RegistrationError(f"{owner}: timeout is a duration such as seconds(30), not {timeout!r}")
-    if timeout <= timedelta():
-        raise RegistrationError(f"{owner}: timeout is {timeout.total_seconds():g} s; it must be longer than nothing")
-    return timeout.total_seconds()
-
-
-def _providers(fn: Callable[..., Any], owner: str) -> dict[str, Provider[Any]]:
-    """The provided parameters, by the identity of their defaults."""
-    found: dict[str, Provider[Any]] = {}
-    for one in inspect.signature(fn).parameters.values():
-        if isinstance(one.default, Provided):
-            if one.kind is one.POSITIONAL_ONLY:
-                raise RegistrationError(
-                    f"{owner}: the worker passes {one.name!r} by name, so it cannot stand before `/`"
-                )
-            found[one.name] = one.default.provider
-        elif isinstance(one.default, Provider):
-            raise RegistrationError(f"{owner}: write `{one.name}=provided({one.default.name})`")
-        elif found and one.kind is one.POSITIONAL_OR_KEYWORD:
-            raise RegistrationError(f"{owner}: {one.name!r} follows a provided parameter; put those last, after a `*`")
-    return found
-
-
-def _declared(raises: tuple[type[Exception], ...], owner: str) -> dict[str, type[Exception]]:
-    """Declared errors by their names on the wire."""
-    declared: dict[str, type[Exception]] = {}
-    for cls in raises:
-        if problem := why_not_declarable(cls):
-            raise RegistrationError(f"{owner}: raises={getattr(cls, '__qualname__', cls)!s}, which {problem}")
-        if declared.setdefault(declared_name(cls), cls) is not cls:
-            raise RegistrationError(f"{owner}: two errors in raises= are named {declared_name(cls)!r}; rename one")
-        for name, annotation in attribute_types(cls).items():
-            _check_attribute(cls, name, annotation, owner)
-    return declared
-
-
-def _check_attribute(cls: type[Exception], name: str, annotation: Any, owner: str) -> None:
-    try:
-        codec_for(annotation)
-    except RegistrationError as error:
-        raise RegistrationError(f"{owner}: {cls.__qualname__}.{name} is lost on the way: {error}") from None
 
 
 def _listed(names: Iterable[str]) -> str:
