@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from everstep._core.handles import Handle
 from everstep._core.payloads import codec_for
+from everstep._core.ports import WorkflowCode
 from everstep._core.scope import Scope, current
 from everstep._core.signals import NO_DEFAULT
 from everstep._core.timers import LAST_INSTANT, instant, micros
@@ -100,10 +101,11 @@ class SignalStream(Generic[T]):
 class Context:
     """The run that the code belongs to. Usable only by that code, while it is being run."""
 
-    __slots__ = ("_random", "_scope", "_uuids")
+    __slots__ = ("_code", "_random", "_scope", "_uuids")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, code: WorkflowCode) -> None:
         self._scope = scope
+        self._code = code
         self._random: random.Random | None = None
         self._uuids = 0
 
@@ -212,6 +214,48 @@ class Context:
         if not isinstance(duration, timedelta):
             raise TypeError(f"ctx.{use} needs a duration such as seconds(30), not {duration!r}")
         return min(self._here(use).loop.now + duration // timedelta(microseconds=1), LAST_INSTANT)
+
+    # ---- doing
+
+    @overload
+    def activity(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        queue: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        returns: TypeForm[T],
+    ) -> Handle[T]: ...
+    @overload
+    def activity(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        queue: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+    ) -> Handle[Any]: ...
+    def activity(
+        self,
+        name: str,
+        /,
+        *args: Any,
+        queue: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        returns: Any = Any,
+    ) -> Handle[Any]:
+        """Schedule an activity by its name alone; its code may be elsewhere, in any language.
+
+        Without `queue`, `timeout` and `retry` those of the workflow's app hold; `returns` is the type of the result.
+        """
+        scope = self._here("activity")
+        return scope.schedule_activity(
+            self._code.activity_call(name, args, queue=queue, timeout=timeout, retry=retry, returns=returns)
+        )
 
     # ---- saying
 

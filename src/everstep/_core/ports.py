@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
 
-from everstep._core.model import Identity
+from everstep._core.calls import ActivityCall
+
+if TYPE_CHECKING:
+    from everstep.retry import Retry
 
 
 class WorkflowCode(Protocol):
@@ -19,6 +23,18 @@ class WorkflowCode(Protocol):
     def fn(self) -> Callable[..., Coroutine[Any, Any, Any]]: ...
     def decode_args(self, args: bytes, kwargs: bytes | None, /) -> tuple[list[Any], dict[str, Any]]: ...
     def encode_result(self, value: Any, /) -> bytes: ...
+    def activity_call(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        *,
+        queue: str | None = None,
+        timeout: timedelta | None = None,
+        retry: Retry | None = None,
+        returns: Any = Any,
+    ) -> ActivityCall:
+        """A call of an activity that is known by its name alone."""
+        ...
 
 
 class Code(Protocol):
@@ -67,6 +83,3 @@ class Silence:
         return None
 
     info = warning = error = debug
-
-
-ContextFactory = Callable[[Any, Identity], Any]

@@ -131,7 +131,7 @@ class Program:
     async def _result(self, started: events.Started) -> bytes:
         kwargs = started.kwargs if isinstance(started.kwargs, Raw) else None
         args, named = self._code.decode_args(bytes(started.args), None if kwargs is None else bytes(kwargs))
-        value = await self._code.fn(Context(self.scope), *args, **named)
+        value = await self._code.fn(Context(self.scope, self._code), *args, **named)
         result = self._code.encode_result(value)
         if len(result) > self._limit:
             raise PayloadError("$", too_large("the run's result", len(result), self._limit))
