@@ -27,6 +27,7 @@ from everstep.errors import NondeterminismError
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
+    from everstep.retry import Retry
     from everstep.signals import Signal
 
 T = TypeVar("T")
