@@ -36,6 +36,8 @@ def _is_in_class(fn: object) -> bool:
 
 def context_parameter(fn: Callable[..., Any], owner: str) -> str:
     """The name of the workflow's first parameter, which must be able to take the `Context`."""
+    if found := providers_of(fn, owner):
+        raise RegistrationError(f"{owner}: {next(iter(found))!r} is provided by workers, to activities only")
     first = next(iter(inspect.signature(fn).parameters.values()), None)
     if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
         raise RegistrationError(f"{owner} takes no context: its first parameter is `ctx: Context`")

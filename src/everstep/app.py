@@ -141,30 +141,33 @@ class App:
         """
         return Provider(opener)
 
-    # ---- composing: whatever is added to an app is added to those that include it, too
+    # ---- composing: what an app holds, those that include it hold as well
 
     def _include(self, other: App) -> None:
-        if other is self or self in other._included_by:
-            return
-        other._included_by.append(self)
         for versions in other._workflows.values():
             for workflow in versions.values():
                 self._add_workflow(workflow)
         for activity in other._activities.values():
             self._add_activity(activity)
+        other._included_by.append(self)
+
+    def _holders(self) -> set[App]:
+        return {self}.union(*(app._holders() for app in self._included_by))
 
     def _add_workflow(self, workflow: Workflow[..., Any]) -> None:
-        versions = self._workflows.get(workflow.name, {})
-        self._refuse_clash(versions.get(workflow.version), workflow, f"workflow {workflow.name!r} {workflow.version}")
-        self._workflows[workflow.name] = versions | {workflow.version: workflow}
-        for app in self._included_by:
-            app._add_workflow(workflow)
+        holders = self._holders()
+        for app in holders:
+            known = app._workflows.get(workflow.name, {}).get(workflow.version)
+            app._refuse_clash(known, workflow, f"workflow {workflow.name!r} version {workflow.version}")
+        for app in holders:
+            app._workflows.setdefault(workflow.name, {})[workflow.version] = workflow
 
     def _add_activity(self, activity: Activity[..., Any]) -> None:
-        self._refuse_clash(self._activities.get(activity.name), activity, f"activity {activity.name!r}")
-        self._activities[activity.name] = activity
-        for app in self._included_by:
-            app._add_activity(activity)
+        holders = self._holders()
+        for app in holders:
+            app._refuse_clash(app._activities.get(activity.name), activity, f"activity {activity.name!r}")
+        for app in holders:
+            app._activities[activity.name] = activity
 
     def _refuse_clash(self, known: _Definition | None, new: _Definition, what: str) -> None:
         if known is not None and known is not new:
