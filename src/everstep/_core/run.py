@@ -56,6 +56,11 @@ class LiveRun:
         """In how many commands the last replay found other arguments than history holds."""
         return self._program.scope.journal.argument_differences
 
+    def pending_activity(self, seq: int) -> events.ActivityScheduled | None:
+        """The activity that was scheduled at event `seq` and has not ended."""
+        pending = self._program.scope.activities.get(seq)
+        return None if pending is None else pending.scheduled
+
     # ---- which event a message is
 
     def accept(self, message: Message, now: int) -> InputEvent | None:

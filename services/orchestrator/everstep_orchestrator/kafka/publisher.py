@@ -102,6 +102,12 @@ class Publisher:
         for ticket in tickets:
             ticket.live = False
 
+    def cut(self) -> None:
+        """Breaks the producer off in the middle of what it does; a new one takes its place for what is sent later."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            self._start(_break(producer))
+
     def _place(self, topic: str) -> None:
         """Spreads messages that may go anywhere over the topic's partitions, a few in a row to each."""
         count = self._counts.get(topic)
@@ -220,3 +226,10 @@ class Publisher:
             await producer.stop()
             raise
         return producer
+
+
+async def _break(producer: AIOKafkaProducer) -> None:
+    """Closes the connections first, so that nothing is flushed."""
+    with contextlib.suppress(KafkaError, OSError, asyncio.TimeoutError):
+        await producer.client.close()
+        await asyncio.wait_for(producer.stop(), timeout=1)

@@ -12,8 +12,10 @@ from typing import Protocol
 
 import msgspec
 
-from everstep._core.engine import Activation, CannotRun, Engine, StallReason
+from everstep._core.ending import terminated
+from everstep._core.engine import Activation, CannotRun, Engine, LiveRun, StallReason
 from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Record, Refused, Request, Result
+from everstep_orchestrator.pipeline.loading import Work
 from everstep_orchestrator.pipeline.notices import Notices, instant, reason_text
 from everstep_orchestrator.pipeline.state import Entry, Shard
 from everstep_orchestrator.store import ParkedRow, RunRow
@@ -49,9 +51,10 @@ class Rules:
 class Decider:
     """Applies what came in for one shard."""
 
-    def __init__(self, rules: Rules, shard: Shard) -> None:
+    def __init__(self, rules: Rules, shard: Shard, work: Work | None = None) -> None:
         self._rules = rules
         self._shard = shard
+        self._work = work or Work()
         self._notices = Notices(rules.topics, shard.number)
 
     # ---- records
@@ -76,6 +79,7 @@ class Decider:
 
     def _reject(self, submission: wire.AnySubmission, source: str, reason: str, now: int) -> None:
         self._owe(self._notices.rejected(submission, source, reason, now))
+        self._shard.writing().tally.rejected.append(type(submission).__name__.lower())
 
     def _result(self, result: Result, now: int) -> None:
         entry = self._shard.entries.get(result.token.run_key)
@@ -222,7 +226,9 @@ class Decider:
 
     def _message(self, entry: Entry, message: RunMessage, now: int) -> None:
         """Applies a message to an open run, or keeps it for one that cannot run now."""
-        if entry.row.condition is not None:
+        if entry.row.condition is not None and isinstance(message, wire.Terminate):
+            self._terminate_waiting(entry, message, now)
+        elif entry.row.condition is not None:
             self._park(entry, message)
         elif entry.cannot_run is not None:
             self._stall(entry, entry.cannot_run.reason, message, now)
@@ -237,12 +243,24 @@ class Decider:
         if event is None:
             self._rules.ignored("stale")
             return
+        self._count_answer(live, event)
         try:
             activation = live.apply(event, now)
         except CannotRun as error:
             self._stall(entry, error.reason, message, now)
         else:
             self._record(entry, activation)
+
+    def _count_answer(self, live: LiveRun, event: events.InputEvent) -> None:
+        if not isinstance(event, events.ActivityCompleted | events.ActivityFailed):
+            return
+        activity = live.pending_activity(event.ref)
+        if isinstance(event, events.ActivityCompleted):
+            outcome = "completed"
+        else:
+            outcome = "failed" if event.retry_at is None else "retried"
+        if activity is not None:
+            self._shard.writing().tally.activities[activity.name, outcome] += 1
 
     def wake(self, entry: Entry, now: int) -> None:
         """Fires what is due in a run, and corrects a stored instant that came too early."""
@@ -276,7 +294,7 @@ class Decider:
 
     def _close(self, entry: Entry, activation: Activation) -> None:
         draft, closed_at = self._shard.writing(), activation.rows[-1].at
-        entry.change(status=activation.closed, closed_at=closed_at, next_wakeup_at=None)
+        entry.change(status=activation.closed, closed_at=closed_at, condition=None, reason=None, next_wakeup_at=None)
         entry.evict()
         draft.change(entry)
         draft.closed.append(entry)
@@ -337,6 +355,14 @@ class Decider:
             self._park(entry, owed)
         self._owe(self._notices.stalled(self._condition_fact(entry, now)))
 
+    def _terminate_waiting(self, entry: Entry, message: wire.Terminate, now: int) -> None:
+        """Ends a run that cannot run; what it was still owed goes with it."""
+        key, draft = entry.row.run_key, self._shard.writing()
+        last = self._work.last_rows.get(key)
+        draft.parked = [row for row in draft.parked if row.run_key != key]
+        draft.unparked.extend(row.number for row in self._work.parked.get(key, ()))
+        self._record(entry, terminated(entry.identity, self._rules.topics, last, message.reason, now))
+
     def _park(self, entry: Entry, owed: ParkedInput) -> None:
         row = ParkedRow(
             shard=self._shard.number,
@@ -361,8 +387,11 @@ class Decider:
             reason=reason_text(row.reason),
         )
 
-    def resume(self, entry: Entry, parked: list[ParkedRow], now: int) -> None:
+    def resume(self, entry: Entry, now: int) -> None:
         """Tries a stalled or held run again with the code at hand; what it was owed is applied in order."""
+        if entry.row.condition is None:
+            return
+        parked = self._work.parked.get(entry.row.run_key, [])
         owed = [wire.parked_decoder.decode(row.data) for row in parked]
         started = owed[0] if owed and isinstance(owed[0], events.Started) else None
         if entry.cannot_run is not None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from everstep._core.engine import CannotRun, Engine, HistoryRow
-
 from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Entry, Shard
@@ -20,6 +19,7 @@ from everstep_orchestrator.store import ParkedRow, Store
 from everstep_schemas import events, wire
 
 SLICE_SECONDS = 0.05
+LAST_EVENT = 2**62  # above every number that an event can have
 
 
 @dataclass(slots=True)
@@ -30,6 +30,8 @@ class Work:
     wakeups: list[tuple[Shard, int]] = field(default_factory=list)
     resumes: list[tuple[Shard, int]] = field(default_factory=list)
     parked: dict[int, list[ParkedRow]] = field(default_factory=dict)
+    last_rows: dict[int, HistoryRow] = field(default_factory=dict)
+    replayed: list[Entry] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.records or self.wakeups or self.resumes)
@@ -82,9 +84,8 @@ class Loader:
                     shard.sources[key] = await self._store.run_of_source(*key)
 
     async def runs(self, work: Work) -> None:
-        """Replays every run that the work will step and that is not in memory; reads what resumed runs are owed."""
-        for row in await self._store.parked_of_runs([key for _, key in work.resumes]) if work.resumes else ():
-            work.parked.setdefault(row.run_key or 0, []).append(row)
+        """Replays every run that the work will step and that is not in memory; reads what waiting runs are owed."""
+        await self._parked(work)
         entries = {entry.row.run_key: entry for entry in self._to_replay(work)}
         if not entries:
             return
@@ -92,6 +93,24 @@ class Loader:
         for key, entry in entries.items():
             rows = histories.get(key)
             await self._replay(entry, rows if rows is not None else [row async for row in self._store.history(key)])
+            work.replayed.append(entry)
+
+    async def _parked(self, work: Work) -> None:
+        ending = [entry.row.run_key for entry in self._to_terminate(work)]
+        keys = [*ending, *(key for _, key in work.resumes)]
+        for row in await self._store.parked_of_runs(keys) if keys else ():
+            work.parked.setdefault(row.run_key or 0, []).append(row)
+        if ending:
+            found = await self._store.rows_holding([(key, LAST_EVENT) for key in ending])
+            work.last_rows = {key: row for (key, _), row in found.items()}
+
+    def _to_terminate(self, work: Work) -> Iterable[Entry]:
+        """Runs that cannot run can still be ended."""
+        for shard, _, incoming in work.records:
+            if isinstance(incoming, Request) and isinstance(incoming.submission, wire.Terminate):
+                entry = shard.latest.get(incoming.submission.workflow_id)
+                if entry is not None and entry.row.condition is not None:
+                    yield entry
 
     def _to_replay(self, work: Work) -> Iterable[Entry]:
         for entry in self._named(work):

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
 from everstep._core.engine import StallReason
 from everstep_orchestrator.kafka.intake import Intake, OutsideLog
@@ -31,7 +32,7 @@ from everstep_orchestrator.pipeline.incoming import Incoming, Reader, Record, Re
 from everstep_orchestrator.pipeline.loading import Loader, Work
 from everstep_orchestrator.pipeline.opening import Opener
 from everstep_orchestrator.pipeline.outside import outside_task
-from everstep_orchestrator.pipeline.state import Draft, Shard, Suspect, fair
+from everstep_orchestrator.pipeline.state import Draft, Entry, Shard, Suspect, fair
 from everstep_orchestrator.store import DataRefused, OutcomeUnknown, ShardCommit, Store, Unavailable
 from everstep_schemas.names import Topics, run_key
 
@@ -84,7 +85,13 @@ class Pipeline:
         self._shards: dict[int, Shard] = {}
         self._claims: dict[int, Claim] = {}
         self._outside_log: dict[TopicPartition, int] = {}
+        self._opening: dict[int, Claim] = {}
+        self._surplus: set[int] = set()
+        self._leaving = False
         self._committing: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._closed: list[tuple[Shard, Entry]] = []
+        self._check_bytes = False
         self._room = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -102,6 +109,7 @@ class Pipeline:
     def lost(self, shards: list[int]) -> None:
         for number in shards:
             self._claims.pop(number, None)
+            self._opening.pop(number, None)
             self._drop(number)
         self._reassign()
 
@@ -109,10 +117,13 @@ class Pipeline:
         if shard in self._shards:
             self._shards[shard].draining = True
             self._reassign()
+        else:
+            self._surplus.add(shard)
         self._wake.set()
 
     def lease_expired(self) -> None:
-        self.lost(list({*self._shards, *self._claims}))
+        self._publisher.cut()
+        self.lost(list({*self._shards, *self._claims, *self._opening}))
 
     def _drop(self, number: int) -> None:
         shard = self._shards.pop(number, None)
@@ -163,9 +174,10 @@ class Pipeline:
             await asyncio.gather(reading, ticking, return_exceptions=True)
 
     async def _turn(self) -> None:
-        if self._publisher.failure is not None:
-            raise self._publisher.failure
+        if (failure := self._publisher.failure or self._failure) is not None:
+            raise failure
         await self._open_claimed()
+        self._forget_closed()
         work = self._take_work()
         if work:
             await self._decide(work)
@@ -225,6 +237,9 @@ class Pipeline:
                 log.warning("cannot read from Postgres, trying again", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
         await outside_task(lambda: self._apply(work))
+        for entry in work.replayed:
+            if self._shards.get(entry.identity.shard) is None:
+                entry.evict()
 
     async def _mark_trying(self, work: Work) -> None:
         """Notes which run is about to be touched, for shards whose owners keep dying."""
@@ -237,16 +252,16 @@ class Pipeline:
 
     def _apply(self, work: Work) -> None:
         now = self._now()
-        deciders = {id(shard): Decider(self._rules, shard) for shard in self._shards.values()}
+        deciders = {id(shard): Decider(self._rules, shard, work) for shard in self._shards.values()}
         for shard, key in work.resumes:
             if not shard.lost and key in shard.entries:
-                deciders[id(shard)].resume(shard.entries[key], work.parked.get(key, []), now)
+                deciders[id(shard)].resume(shard.entries[key], now)
         for shard, record, incoming in work.records:
-            if shard.lost:
-                continue
-            deciders[id(shard)].record(record, incoming, now)
-            shard.advance(record, submissions=record.topic == self._topics.submissions)
-            self._tried(shard)
+            submissions = record.topic == self._topics.submissions
+            if not shard.lost and shard.is_next(record, submissions=submissions):
+                deciders[id(shard)].record(record, incoming, now)
+                shard.advance(record, submissions=submissions)
+                self._tried(shard)
         for shard, key in work.wakeups:
             if not shard.lost and key in shard.entries:
                 deciders[id(shard)].wake(shard.entries[key], now)
@@ -266,10 +281,17 @@ class Pipeline:
     def _begin_commit(self) -> None:
         if self._committing is not None:
             return
-        drafted = [shard for shard in self._shards.values() if shard.draft is not None]
-        if drafted:
-            commits = [(shard, shard.begin_commit()) for shard in drafted]
+        ready = [shard for shard in self._shards.values() if shard.draft is not None and shard.in_flight is None]
+        if ready:
+            commits = [(shard, shard.begin_commit()) for shard in ready]
             self._committing = asyncio.create_task(self._commit(commits))
+            self._committing.add_done_callback(self._committed)
+
+    def _committed(self, task: asyncio.Task[None]) -> None:
+        self._committing = None
+        if not task.cancelled():
+            self._failure = task.exception()
+        self._wake.set()
 
     async def _commit(self, commits: Sequence[tuple[Shard, ShardCommit]]) -> None:
         started = self._now()
@@ -284,9 +306,6 @@ class Pipeline:
             self._counting.committed(self._now() - started, sum(len(commit.history) for _, commit in commits))
             for shard, _ in commits:
                 self._settle(shard, fenced=shard.number not in committed)
-        finally:
-            self._committing = None
-            self._wake.set()
 
     def _settle(self, shard: Shard, *, fenced: bool) -> None:
         if shard.lost:
@@ -299,11 +318,19 @@ class Pipeline:
         if draft is None:
             return
         self._publish(shard, draft)
-        for entry in draft.closed:
-            if entry.touched == draft.commit_no:
+        self._closed.extend((shard, entry) for entry in draft.closed)
+        self._counting.settled(draft.tally)
+
+    def _forget_closed(self) -> None:
+        """Drops from memory what nobody needs; only between two decisions, which rely on what was loaded for them."""
+        closed, self._closed = self._closed, []
+        for shard, entry in closed:
+            if not shard.lost and entry.touched <= shard.commit_no:
                 shard.forget(entry)
         self._cache.trim(self._shards.values())
-        self._counting.settled(draft.tally)
+        if self._check_bytes:
+            self._check_bytes = False
+            self._cache.trim_bytes(self._shards.values())
 
     def _publish(self, shard: Shard, draft: Draft) -> None:
         outgoing = draft.outgoing
@@ -355,18 +382,18 @@ class Pipeline:
     # ---- ownership
 
     async def _open_claimed(self) -> None:
+        """Opens what was claimed; a claim that is lost or renewed meanwhile is not acted upon."""
         while self._claims:
-            claims, self._claims = self._claims, {}
+            self._opening, self._claims = self._claims, {}
             since = self._now()
-            opened = await self._open(list(claims.values()))
-            for shard in opened:
-                newer = self._claims.get(shard.number)
-                if newer is None or newer.epoch <= shard.epoch:
+            for shard in await self._open(list(self._opening.values())):
+                claim = self._opening.get(shard.number)
+                if claim is not None and claim.epoch == shard.epoch and shard.number not in self._claims:
                     self._drop(shard.number)
                     self._own(shard)
                     self._counting.opened(self._now() - since)
+            self._opening = {}
             self._reassign()
-            self._wake.set()
 
     async def _open(self, claims: Sequence[Claim]) -> list[Shard]:
         opening = (self._retrying(partial(self._opener.open, claim)) for claim in claims)
@@ -374,6 +401,8 @@ class Pipeline:
 
     def _own(self, shard: Shard) -> None:
         self._shards[shard.number] = shard
+        shard.draining = self._leaving or shard.number in self._surplus
+        self._surplus.discard(shard.number)
         self._empty.clear()
         self._counting.owned(len(self._shards))
 
@@ -405,6 +434,7 @@ class Pipeline:
 
     async def drain(self) -> None:
         """Stops taking input, finishes every commit and publication, and hands all shards over."""
+        self._leaving = True
         for number in list(self._shards):
             self.hand_over(number)
         await self._empty.wait()
@@ -418,6 +448,10 @@ class Pipeline:
                 batch = await self._intake.read(RECORDS_PER_TURN * 4)
             except OutsideLog as error:
                 self._stop_outside(error)
+                continue
+            except KafkaError as error:
+                log.warning("cannot read from Kafka, trying again", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             for partition, records in batch.items():
                 shard = self._shards.get(partition.partition)
@@ -454,7 +488,7 @@ class Pipeline:
                 self._membership.progress()
             for shard in list(self._shards.values()):
                 await self._keep_house(shard)
-            self._cache.trim_bytes(self._shards.values())
+            self._check_bytes = True
             self._counting.state(self._shards.values(), self._now())
             self._wake.set()
 

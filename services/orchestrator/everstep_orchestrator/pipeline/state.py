@@ -252,6 +252,10 @@ class Shard:
                 del self.early[early.signal.workflow_id]
         return expired
 
+    def is_next(self, record: Record, *, submissions: bool) -> bool:
+        """Whether the record is still to be applied: one can be fetched again after a new assignment."""
+        return record.offset >= (self.submissions_position if submissions else self.inbox_position)
+
     def advance(self, record: Record, *, submissions: bool) -> None:
         """The record is applied once the draft is committed."""
         if submissions:
