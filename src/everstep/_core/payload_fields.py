@@ -6,10 +6,10 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NotRequired, Required, get_args, get_origin, get_type_hints
 
 import msgspec
-import typing_extensions
+from typing_extensions import is_typeddict
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,10 @@ def shape_of(annotation: Any) -> Shape | None:
         return Shape(cls, tuple(_pydantic_fields(cls)))
     if issubclass(cls, msgspec.Struct):
         return Shape(cls, tuple(_struct_fields(annotation, cls)), cls.__struct_config__.array_like)
-    if not (dataclasses.is_dataclass(cls) or hasattr(cls, "__attrs_attrs__") or _is_typed_dict(cls) or _is_tuple(cls)):
+    if not (dataclasses.is_dataclass(cls) or hasattr(cls, "__attrs_attrs__") or is_typeddict(cls) or _is_tuple(cls)):
         return None
     types = _types(annotation, cls)
     return Shape(cls, tuple(_annotated_fields(cls, types)), is_array=_is_tuple(cls))
-
-
-def _is_typed_dict(cls: type) -> bool:
-    return typing_extensions.is_typeddict(cls)
 
 
 def _is_tuple(cls: type) -> bool:
@@ -89,9 +85,11 @@ def _annotated_fields(cls: Any, types: dict[str, Any]) -> Iterator[Field]:
         for one in cls.__attrs_attrs__:
             if one.init:
                 yield Field(one.name, types.get(one.name, Any), one.default is nothing, one.alias)
-    elif _is_typed_dict(cls):
+    elif is_typeddict(cls):
         for name in cls.__annotations__:
-            yield Field(name, types[name], name in cls.__required_keys__, name)
+            marker = get_origin(types[name])  # beneath `from __future__ import annotations` the class has not seen it
+            required = marker is Required or (marker is not NotRequired and name in cls.__required_keys__)
+            yield Field(name, types[name], required, name)
     else:
         for name in cls._fields:
             yield Field(name, types.get(name, Any), name not in cls._field_defaults, name)

@@ -148,7 +148,14 @@ def _array(value: list[Any] | tuple[Any, ...], path: str) -> list[Any]:
 
 
 def _object(value: Mapping[Any, Any], path: str) -> dict[Any, Any]:
-    return {normal(key, path): normal(one, f"{path}.{key}") for key, one in value.items()}
+    return {_key(key, path): normal(one, f"{path}.{key}") for key, one in value.items()}
+
+
+def _key(key: Any, path: str) -> Any:
+    if isinstance(key, str):
+        return _text(key, path)
+    _other({key: None}, path)
+    return key
 
 
 def _set(value: set[Any] | frozenset[Any], path: str) -> list[Any]:
