@@ -90,6 +90,13 @@ INPUTS_IGNORED = _counter(
 SUBMISSIONS_REJECTED = _counter(
     "submissions_rejected", "orchestrator", "Submissions answered with a rejection.", "reason"
 )
+ACTIVITY_ATTEMPTS = _counter(
+    "activity_attempts",
+    "worker",
+    "Attempts that ended here: completed, failed, timed_out, cancelled, refused (not started, and why was answered).",
+    "activity",
+    "outcome",
+)
 ACTIVITY_DURATION_SECONDS = _histogram(
     "activity_duration_seconds", "worker", "One attempt, from its first line to its end.", MEDIUM, "activity"
 )
@@ -135,5 +142,8 @@ CONSUMER_LAG = _gauge(
     "consumer_lag", "orchestrator", "Records of an owned shard that are not applied yet.", "topic", "partition"
 )
 DEAD_LETTERS = _counter("dead_letters", "orchestrator", "Records that could not be understood or published.", "reason")
+DEAD_COMMANDS = _counter(
+    "dead_commands", "worker", "Commands that could not be understood or had nowhere to be answered.", "reason"
+)
 OUTBOX_PENDING = _gauge("outbox_pending", "orchestrator", "Commits whose messages Kafka has not acknowledged yet.")
 PARKED_INPUTS = _gauge("parked_inputs", "orchestrator", "Inputs kept for runs that cannot run now.")
