@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -15,6 +17,8 @@ from everstep.settings import Settings
 from everstep_schemas.names import Topics, why_bad_queue
 
 FOREVER = -1
+_VISIBLE_SECONDS = 30
+_POLL_SECONDS = 0.05
 
 
 class TopicError(Exception):
@@ -121,19 +125,13 @@ async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[Topic], rep
             existing.append(name)
         else:
             mistakes.append(f"the topic {name} cannot be created: {_reason(code, message)}")
-    mistakes += await _wrong_partitions(admin, [t for t in topics if t.fixed and t.name in existing])
+    found = await _partitions(admin, [*created, *existing])
+    mistakes += (
+        _wrong(t, found[t.name]) for t in topics if t.fixed and found.get(t.name, t.partitions) != t.partitions
+    )
     if mistakes:
         raise TopicError("; ".join(mistakes))
     return created
-
-
-async def problems(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[str]:
-    """What keeps an installation from working with the topics as they are, a sentence for each."""
-    existing = set(await admin.list_topics())
-    missing = [
-        f"the topic {topic.name} is missing: run `everstep migrate`" for topic in topics if topic.name not in existing
-    ]
-    return missing + await _wrong_partitions(admin, [t for t in topics if t.fixed and t.name in existing])
 
 
 def _reason(code: int, message: list[str | None]) -> str:
@@ -141,13 +139,25 @@ def _reason(code: int, message: list[str | None]) -> str:
     return next((text for text in message if text), error.__name__)
 
 
-async def _wrong_partitions(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[str]:
-    if not topics:
-        return []
-    found = {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics([t.name for t in topics])}
-    return [
-        f"the topic {topic.name} has {found[topic.name]} partitions where {topic.partitions} are needed:"
+def _wrong(topic: Topic, partitions: int) -> str:
+    return (
+        f"the topic {topic.name} has {partitions} partitions where {topic.partitions} are needed:"
         " delete it if it is empty and run `everstep migrate` again, or choose another EVERSTEP_TOPIC_PREFIX"
-        for topic in topics
-        if found[topic.name] != topic.partitions
-    ]
+    )
+
+
+async def _partitions(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
+    """How many partitions topics have, once the brokers know of each and all have leaders: creation does not wait."""
+    for _ in range(round(_VISIBLE_SECONDS / _POLL_SECONDS)):
+        found = await admin.describe_topics(list(names))
+        if all(_is_ready(topic) for topic in found):
+            return {topic["topic"]: len(topic["partitions"]) for topic in found}
+        await asyncio.sleep(_POLL_SECONDS)
+    raise TopicError(
+        f"Kafka has not made {', '.join(names)} available for {_VISIBLE_SECONDS} s: look at the brokers' logs"
+    )
+
+
+def _is_ready(topic: dict[str, Any]) -> bool:
+    leaders = [partition["leader"] for partition in topic["partitions"]]
+    return topic["error_code"] == 0 and bool(leaders) and min(leaders) >= 0
