@@ -32,7 +32,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 import msgspec
 
@@ -90,7 +90,7 @@ class ActivityError(EverstepError):
 
 
 class ActivityTimeout(ActivityError):
-    """Time ran out: `which` is "attempt" for the `timeout` of one attempt. Not a `TimeoutError`: waits raise those."""
+    """Time ran out: for `which` "attempt", its `timeout`. Not a `TimeoutError`: only waits raise those."""
 
     which: Which = "attempt"
 
@@ -327,8 +327,7 @@ def activity_error(
         return exception_of(info, declared)
     cause = exception_of(info)
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    cls = ActivityTimeout if info.type == declared_name(ActivityTimeout) else ActivityError
-    return cls(
+    error = (ActivityTimeout if info.type == declared_name(ActivityTimeout) else ActivityError)(
         f"activity {activity!r} failed after {tries}: {cause}",
         activity=activity,
         type=info.type,
@@ -336,6 +335,15 @@ def activity_error(
         traceback=info.traceback,
         cause=cause,
     )
+    if isinstance(error, ActivityTimeout):
+        error.which = _which(info)
+    return error
+
+
+def _which(info: ErrorInfo) -> Which:
+    fields = _fields_in(info)
+    which: Any = fields.get("which") if isinstance(fields, dict) else None
+    return cast(Which, which) if which in get_args(Which) else "attempt"
 
 
 def _rebuilt(cls: type[Exception], info: ErrorInfo) -> Exception:
