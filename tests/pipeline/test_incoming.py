@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Reader, Refused, Request, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Reader, Refused, Request, Result
 from everstep_schemas import wire
 from everstep_schemas.names import Token, shard_of
 

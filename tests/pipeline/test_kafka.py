@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from everstep_orchestrator.kafka.intake import Intake, OutsideLog
-from everstep_orchestrator.kafka.publisher import Publisher
 
 from everstep.stack import Stack
+from everstep_orchestrator.kafka.intake import Intake, OutsideLog
+from everstep_orchestrator.kafka.publisher import Publisher, Ticket
 from everstep_schemas.wire import Outgoing
 
 PARTITIONS = 3
@@ -90,10 +90,17 @@ async def test_a_position_outside_the_log_is_never_reset(kafka_bootstrap: str, t
     partition = TopicPartition(topic, 0)
     intake.assign({partition: 1000})
     with pytest.raises(OutsideLog) as caught:
-        async with asyncio.timeout(20):
-            while True:
-                await intake.read(10)
+        await asyncio.wait_for(read_for_ever(intake), 20)
     assert caught.value.partitions == {partition: 1000}
+
+
+def unexpected(ticket: Ticket, message: Outgoing, why: str) -> None:
+    raise AssertionError(why)
+
+
+async def read_for_ever(intake: Intake) -> None:
+    while True:
+        await intake.read(10)
 
 
 class OneTopic:
@@ -127,7 +134,7 @@ async def acknowledged() -> asyncio.Event:
 @pytest.fixture
 async def publisher(kafka_bootstrap: str, acknowledged: asyncio.Event) -> AsyncIterator[Publisher]:
     connection = {"bootstrap_servers": kafka_bootstrap}
-    publisher = Publisher(connection, OneTopic(), max_request_bytes=1 << 20, acked=acknowledged.set)
+    publisher = Publisher(connection, OneTopic(), max_request_bytes=1 << 20, acked=acknowledged.set, refused=unexpected)
     await publisher.start()
     yield publisher
     await publisher.close()
@@ -180,7 +187,9 @@ async def test_what_is_queued_while_kafka_is_away_goes_out_when_it_is_back(priva
     await admin.start()
     await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
     await admin.close()
-    publisher = Publisher({"bootstrap_servers": bootstrap}, OneTopic(), max_request_bytes=1 << 20, acked=done.set)
+    publisher = Publisher(
+        {"bootstrap_servers": bootstrap}, OneTopic(), max_request_bytes=1 << 20, acked=done.set, refused=unexpected
+    )
     await publisher.start()
     publisher.publish(0, 1, numbers(topic, 0, range(10)))
     await until(done, publisher)
@@ -192,3 +201,31 @@ async def test_what_is_queued_while_kafka_is_away_goes_out_when_it_is_back(priva
     found = (await consume(bootstrap, topic, 30))[0]
     await publisher.close()
     assert list(dict.fromkeys(found)) == list(range(30))
+
+
+async def test_a_message_that_kafka_refuses_is_found_and_overtaken_by_nothing(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    topic, done = f"{topic_prefix}.small", asyncio.Event()
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, PARTITIONS, 1, topic_configs={"max.message.bytes": "5000"})])
+    await admin.close()
+    refused: list[tuple[Ticket, int]] = []
+
+    def on_refused(ticket: Ticket, message: Outgoing, why: str) -> None:
+        assert "MessageSizeTooLarge" in why
+        refused.append((ticket, len(message.value)))
+        small.settle(ticket)
+        done.set()
+
+    connection = {"bootstrap_servers": kafka_bootstrap}
+    small = Publisher(connection, OneTopic(), max_request_bytes=1 << 20, acked=done.set, refused=on_refused)
+    await small.start()
+    large = Outgoing(topic=topic, partition=0, value=b"1" * 6000)
+    ticket = small.publish(0, 1, [*numbers(topic, 0, range(5)), large, *numbers(topic, 0, range(5, 10))])
+    await until(done, small)
+    await small.close()
+    assert refused == [(ticket, 6000)]
+    assert ticket.pending == 0
+    assert await consume(kafka_bootstrap, topic, 10) == {0: list(range(10))}

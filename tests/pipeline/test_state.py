@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 from everstep_orchestrator.pipeline.state import Wakeups
 
 
@@ -18,9 +16,8 @@ def test_the_earliest_wakeup_counts() -> None:
 
 
 def test_due_runs_come_in_order_and_in_portions() -> None:
-    wakeups, order = Wakeups(), list(range(100))
-    random.Random(7).shuffle(order)
-    for key in order:
+    wakeups = Wakeups()
+    for key in sorted(range(100), key=lambda n: n * 37 % 100):
         wakeups.add(key, key * 10)
     assert wakeups.pop_due(500, 20) == list(range(20))
     assert wakeups.pop_due(500, 100) == list(range(20, 51))

@@ -64,9 +64,10 @@ class Orchestrator:
             self._queues,
             max_request_bytes=kafka.max_dead_letter_bytes(settings),
             acked=self._wake.set,
+            refused=lambda ticket, message, why: self._pipeline.refused(ticket, message, why),
         )
         self._counting = Counting(app.workflows, app.activities)
-        self._pipeline = self._new_pipeline()
+        self._pipeline: Pipeline = self._new_pipeline()
         self._membership: Membership | None = None
         self.address = ""
 

@@ -134,6 +134,17 @@ async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[Topic], rep
     return created
 
 
+async def problems(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[str]:
+    """What keeps an installation from working with its topics as they are, a sentence for each."""
+    existing = set(await admin.list_topics())
+    missing = [
+        f"the topic {topic.name} is missing: run `everstep migrate`" for topic in topics if topic.name not in existing
+    ]
+    fixed = [topic for topic in topics if topic.fixed and topic.name in existing]
+    found = await _partitions(admin, [topic.name for topic in fixed])
+    return missing + [_wrong(topic, found[topic.name]) for topic in fixed if found[topic.name] != topic.partitions]
+
+
 def _reason(code: int, message: list[str | None]) -> str:
     error: type[KafkaError] = for_code(code)
     return next((text for text in message if text), error.__name__)

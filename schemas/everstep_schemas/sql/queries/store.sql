@@ -119,3 +119,12 @@ SELECT value FROM added
 UNION ALL
 SELECT value FROM {schema}.installation WHERE name = $1
 LIMIT 1;
+
+-- name: census
+SELECT workflow, condition, count(*)
+FROM {schema}.runs
+WHERE shard = $1 AND status = 'running'
+GROUP BY workflow, condition;
+
+-- name: parked_count
+SELECT count(*) FROM {schema}.parked WHERE shard = $1;

@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import structlog
@@ -48,19 +49,26 @@ class Ticket:
 
 
 _Queued = tuple[Ticket, Outgoing]
-Refused = Callable[[Outgoing], None]
+Refused = Callable[[Ticket, Outgoing, str], None]
 
 
 class Publisher:
     """The one producer of an orchestrator."""
 
     def __init__(
-        self, connection: Mapping[str, Any], topics: Topics, *, max_request_bytes: int, acked: Callable[[], None]
+        self,
+        connection: Mapping[str, Any],
+        topics: Topics,
+        *,
+        max_request_bytes: int,
+        acked: Callable[[], None],
+        refused: Refused,
     ) -> None:
         self._connection = connection
         self._topics = topics
         self._max_request_bytes = max_request_bytes
         self._acked = acked
+        self._refused = refused
         self._producer: AIOKafkaProducer | None = None
         self._renewal = asyncio.Lock()
         self._queues: dict[TopicPartition, deque[_Queued]] = {}
@@ -151,11 +159,17 @@ class Publisher:
             self._acked()
 
     async def _drain(self, partition: TopicPartition, queue: deque[_Queued]) -> None:
+        alone = 0  # so many messages are sent one by one, to find the one that Kafka refuses
         while queue:
             try:
-                await self._send_head(partition, queue)
+                sent = await self._send_head(partition, queue, 1 if alone else len(queue))
+                alone = max(0, alone - sent)
             except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-                self._refuse(queue, error)
+                if alone or len(queue) == 1:
+                    self._refuse(queue, error)
+                alone = max(alone - 1, 0) if alone else len(queue)
+                self.cut()
+                await self._renew()
             except (KafkaError, OSError, AssertionError) as error:
                 log.warning(
                     "publishing failed, trying again",
@@ -167,14 +181,15 @@ class Publisher:
                 await self._renew()
         del self._queues[partition]
 
-    async def _send_head(self, partition: TopicPartition, queue: deque[_Queued]) -> None:
+    async def _send_head(self, partition: TopicPartition, queue: deque[_Queued], most: int) -> int:
+        """Sends what fits into a batch, `most` messages at most, and returns how many are done with."""
         producer = self._producer
         if producer is None:
             raise KafkaError("the producer is being replaced")
         batch = producer.create_batch()
         now_ms = int(time.time() * 1000)
         taken: list[_Queued] = []
-        for ticket, message in queue:
+        for ticket, message in islice(queue, most):
             if ticket.live and not batch.append(
                 timestamp=now_ms, key=message.key, value=message.value, headers=[*message.headers]
             ):
@@ -185,19 +200,22 @@ class Publisher:
             await (await producer.send_batch(batch, partition.topic, partition=partition.partition))
         for _ in taken:
             queue.popleft()
-        self._acknowledge(taken)
-
-    def _acknowledge(self, sent: Sequence[_Queued]) -> None:
-        self.unacknowledged -= len(sent)
-        for ticket, _ in sent:
+        self.unacknowledged -= len(taken)
+        for ticket, _ in taken:
             ticket.pending -= 1
         self._acked()
+        return len(taken)
 
     def _refuse(self, queue: deque[_Queued], error: Exception) -> None:
-        """The head can never be published. Limits at the borders make this a defect: it is loud, and nothing waits."""
+        """The head can never be published. Its ticket stays open until `settle`, so that it cannot be forgotten."""
         ticket, message = queue.popleft()
-        log.error("Kafka refuses a message for ever, leaving it out", topic=message.topic, error=str(error))
-        self._acknowledge([(ticket, message)])
+        log.error("Kafka refuses a message for ever", topic=message.topic, size=len(message.value), error=str(error))
+        self._refused(ticket, message, f"{type(error).__name__}: {error}")
+
+    def settle(self, ticket: Ticket) -> None:
+        """What a refused message means is written into a commit."""
+        ticket.pending -= 1
+        self.unacknowledged -= 1
 
     async def _renew(self) -> None:
         """Replaces a producer whose sender has died; one that still works is kept."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 from everstep import telemetry
 from everstep.telemetry import known
-from everstep_orchestrator.pipeline.state import Shard, Tally
+from everstep_orchestrator.pipeline.state import Census, Shard, Tally
 
 MICROSECONDS = 1_000_000
 
@@ -14,7 +15,7 @@ MICROSECONDS = 1_000_000
 class Counting:
     """Counts for one orchestrator; workflows that nobody registered share one label."""
 
-    def __init__(self, workflows: Container[str], activities: Container[str]) -> None:
+    def __init__(self, workflows: Collection[str], activities: Collection[str]) -> None:
         self._workflows = workflows
         self._activities = activities
 
@@ -54,5 +55,16 @@ class Counting:
         shards = list(shards)
         telemetry.CACHED_RUNS.set(sum(len(shard.entries) for shard in shards))
         telemetry.OUTBOX_PENDING.set(sum(len(shard.tickets) for shard in shards))
+        self._census([shard.census for shard in shards])
         due = [at for shard in shards if (at := shard.wakeups.next()) is not None]
         telemetry.OLDEST_DUE_TIMER_SECONDS.set(max(0.0, (now - min(due)) / MICROSECONDS) if due else 0.0)
+
+    def _census(self, censuses: Sequence[Census]) -> None:
+        telemetry.RUNS_STALLED.set(sum(census.stalled for census in censuses))
+        telemetry.PARKED_INPUTS.set(sum(census.parked for census in censuses))
+        open_runs = Counter(dict.fromkeys((*self._workflows, telemetry.UNKNOWN), 0))
+        for census in censuses:
+            for workflow, number in census.open.items():
+                open_runs[known(workflow, self._workflows)] += number
+        for workflow, number in open_runs.items():
+            telemetry.RUNS_OPEN.labels(workflow).set(number)

@@ -6,7 +6,7 @@ draft, and nobody outside sees any of it before the draft is committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,8 @@ from everstep_orchestrator.pipeline.notices import Notices, instant, reason_text
 from everstep_orchestrator.pipeline.state import Entry, Shard
 from everstep_orchestrator.store import ParkedRow, RunRow
 from everstep_schemas import events, wire
-from everstep_schemas.names import Topics
+from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.names import Token, Topics
 from everstep_schemas.wire import Lifecycle, ParkedInput, encoder
 
 SECOND = 1_000_000
@@ -115,14 +116,33 @@ class Decider:
             data=encoder.encode(_identified(signal, source)),
         )
         self._shard.keep_early(row)
-        self._shard.writing().parked.append(row)
+        self._keep(row)
 
     def expire_early(self, now: int) -> None:
         """Rejects signals whose start never came."""
         for early in self._shard.expired_early(now):
             reason = f"no run has the id {early.signal.workflow_id!r}"
             self._reject(early.signal, early.signal.signal_id or "", reason, now)
-            self._shard.writing().unparked.append(early.number)
+            self._release([early.number])
+
+    def refused(self, message: wire.Outgoing, why: str, now: int) -> None:
+        """Kafka will never take the message: it becomes a dead letter, and the activity that it commanded fails."""
+        self._owe(self._notices.unpublishable(message, why))
+        self._shard.writing().tally.dead_letters.append("unpublishable")
+        if not message.topic.startswith(self._rules.topics.activities("")):
+            return
+        command = wire.command_decoder.decode(message.value)
+        error = ErrorInfo(type="CommandRefused", message=f"Kafka refuses the command: {why}", retryable=False)
+        failed = wire.ActivityFailed(
+            workflow_id=command.workflow_id,
+            run=command.run,
+            seq=command.seq,
+            attempt=command.attempt,
+            token=command.token,
+            error=error,
+        )
+        if (token := Token.parse(command.token)) is not None:
+            self._result(Result(failed, token), now)
 
     # ---- starts
 
@@ -178,6 +198,7 @@ class Decider:
         entry = Entry(self._new_row(started, start.workflow_id, run, now))
         self._shard.know(entry)
         self._shard.writing().created[entry.row.run_key] = entry
+        self._shard.writing().tally.created.append(start.workflow)
         self._first_step(entry, started, now)
         self._deliver_early(entry, now)
 
@@ -215,7 +236,7 @@ class Decider:
 
     def _deliver_early(self, entry: Entry, now: int) -> None:
         for early in self._shard.early.pop(entry.row.workflow_id, ()):
-            self._shard.writing().unparked.append(early.number)
+            self._release([early.number])
             if entry.open:
                 self._message(entry, early.signal, now)
             else:
@@ -294,6 +315,7 @@ class Decider:
 
     def _close(self, entry: Entry, activation: Activation) -> None:
         draft, closed_at = self._shard.writing(), activation.rows[-1].at
+        draft.tally.stalled -= entry.row.condition == "stalled"
         entry.change(status=activation.closed, closed_at=closed_at, condition=None, reason=None, next_wakeup_at=None)
         entry.evict()
         draft.change(entry)
@@ -349,6 +371,7 @@ class Decider:
     def _stall(self, entry: Entry, reason: StallReason, owed: ParkedInput | None, now: int) -> None:
         entry.evict()
         entry.cannot_run = None
+        self._shard.writing().tally.stalled += entry.row.condition != "stalled"
         entry.change(condition="stalled", reason=msgspec.json.encode(reason))
         self._shard.writing().change(entry)
         if owed is not None:
@@ -360,7 +383,7 @@ class Decider:
         key, draft = entry.row.run_key, self._shard.writing()
         last = self._work.last_rows.get(key)
         draft.parked = [row for row in draft.parked if row.run_key != key]
-        draft.unparked.extend(row.number for row in self._work.parked.get(key, ()))
+        self._release(row.number for row in self._work.parked.get(key, ()))
         self._record(entry, terminated(entry.identity, self._rules.topics, last, message.reason, now))
 
     def _park(self, entry: Entry, owed: ParkedInput) -> None:
@@ -372,7 +395,17 @@ class Decider:
             expires_at=None,
             data=encoder.encode(owed),
         )
-        self._shard.writing().parked.append(row)
+        self._keep(row)
+
+    def _keep(self, row: ParkedRow) -> None:
+        draft = self._shard.writing()
+        draft.parked.append(row)
+        draft.tally.parked += 1
+
+    def _release(self, numbers: Iterable[int]) -> None:
+        draft, before = self._shard.writing(), len(self._shard.writing().unparked)
+        draft.unparked.extend(numbers)
+        draft.tally.parked -= len(draft.unparked) - before
 
     def _condition_fact(self, entry: Entry, now: int) -> Lifecycle:
         row = entry.row
@@ -398,9 +431,10 @@ class Decider:
             self._still_stalled(entry, entry.cannot_run.reason)
         if not self._can_resume(entry, started):
             return
+        self._shard.writing().tally.stalled -= entry.row.condition == "stalled"
         entry.change(condition=None, reason=None)
         self._shard.writing().change(entry)
-        self._shard.writing().unparked.extend(row.number for row in parked)
+        self._release(row.number for row in parked)
         if started is not None:
             self._first_step(entry, self._chosen(entry, started), now)
         self._owe(self._notices.resumed(self._condition_fact(entry, now)))
@@ -414,6 +448,7 @@ class Decider:
         entry.cannot_run = None
         encoded = msgspec.json.encode(reason)
         if encoded != entry.row.reason:
+            self._shard.writing().tally.stalled += entry.row.condition != "stalled"
             entry.change(condition="stalled", reason=encoded)
             self._shard.writing().change(entry)
 

@@ -7,16 +7,22 @@ loop back every 50 ms.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from everstep._core.engine import CannotRun, Engine, HistoryRow
+from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Entry, Shard
 from everstep_orchestrator.store import ParkedRow, Store
 from everstep_schemas import events, wire
+from everstep_schemas.names import Token
+from everstep_schemas.wire import Outgoing
 
 SLICE_SECONDS = 0.05
 LAST_EVENT = 2**62  # above every number that an event can have
@@ -29,12 +35,13 @@ class Work:
     records: list[tuple[Shard, Record, Incoming]] = field(default_factory=list)
     wakeups: list[tuple[Shard, int]] = field(default_factory=list)
     resumes: list[tuple[Shard, int]] = field(default_factory=list)
+    refused: list[tuple[Shard, Ticket, Outgoing, str]] = field(default_factory=list)
     parked: dict[int, list[ParkedRow]] = field(default_factory=dict)
     last_rows: dict[int, HistoryRow] = field(default_factory=dict)
     replayed: list[Entry] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.records or self.wakeups or self.resumes)
+        return bool(self.records or self.wakeups or self.resumes or self.refused)
 
 
 class Loader:
@@ -68,7 +75,8 @@ class Loader:
             for shard, _, incoming in work.records
             if isinstance(incoming, Result) and incoming.token.run_key not in shard.entries
         }
-        missing.update((key, shard) for shard, key in (*work.wakeups, *work.resumes) if key not in shard.entries)
+        named = (*work.wakeups, *work.resumes, *_commanded(work))
+        missing.update((key, shard) for shard, key in named if key not in shard.entries)
         if not missing:
             return
         for row in await self._store.runs_by_key(list(missing)):
@@ -133,7 +141,7 @@ class Loader:
                 entry = None
             if entry is not None:
                 yield entry
-        for shard, key in work.wakeups:
+        for shard, key in (*work.wakeups, *_commanded(work)):
             if key in shard.entries:
                 yield shard.entries[key]
 
@@ -155,6 +163,15 @@ class Loader:
             entry.cannot_run = None
         except CannotRun as error:
             entry.cannot_run = error
+
+
+def _commanded(work: Work) -> Iterable[tuple[Shard, int]]:
+    """The runs whose commands Kafka refuses."""
+    for shard, _, message, _ in work.refused:
+        with contextlib.suppress(msgspec.DecodeError):
+            token = Token.parse(wire.command_decoder.decode(message.value).token)
+            if token is not None:
+                yield shard, token.run_key
 
 
 def _waits_for_start(parked: Sequence[ParkedRow]) -> bool:

@@ -79,6 +79,14 @@ class Notices:
             headers=(*headers, *((name, value) for name, value in record.headers if value is not None)),
         )
 
+    def unpublishable(self, message: Outgoing, why: str) -> Outgoing:
+        """A message of ours that Kafka refuses, in the same form."""
+        own = {"everstep_reason": "unpublishable", "everstep_detail": why, "everstep_topic": message.topic}
+        headers = ((name, value.encode(errors="backslashreplace")[:1000]) for name, value in own.items())
+        return Outgoing(
+            topic=self._topics.dlq, key=message.key, value=message.value, headers=(*headers, *message.headers)
+        )
+
 
 def reason_text(reason: bytes | None) -> str | None:
     """The sentence in a stored stall reason."""

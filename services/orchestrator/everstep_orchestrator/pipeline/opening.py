@@ -49,7 +49,14 @@ class Opener:
         await self._republish(shard)
         await self.refresh_wakeups(shard)
         await self._find_waiting(shard)
+        await self._count(shard)
         return shard
+
+    async def _count(self, shard: Shard) -> None:
+        for workflow, condition, number in await self.store.census(shard.number):
+            shard.census.open[workflow] += number
+            shard.census.stalled += number if condition == "stalled" else 0
+        shard.census.parked = await self.store.parked_count(shard.number)
 
     async def _find_waiting(self, shard: Shard) -> None:
         """Runs that could not go on are tried again with the code at hand; early signals wait for their starts."""

@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError
 
 from everstep._core.engine import StallReason
 from everstep_orchestrator.kafka.intake import Intake, OutsideLog
-from everstep_orchestrator.kafka.publisher import Publisher
+from everstep_orchestrator.kafka.publisher import Publisher, Ticket
 from everstep_orchestrator.membership import Claim, Membership
 from everstep_orchestrator.pipeline.alarm import Alarm
 from everstep_orchestrator.pipeline.cache import Cache
@@ -35,6 +35,7 @@ from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Draft, Entry, Shard, Suspect, fair
 from everstep_orchestrator.store import DataRefused, OutcomeUnknown, ShardCommit, Store, Unavailable
 from everstep_schemas.names import Topics, run_key
+from everstep_schemas.wire import Outgoing
 
 log = structlog.get_logger(__name__)
 
@@ -135,6 +136,15 @@ class Pipeline:
         if not self._shards:
             self._empty.set()
 
+    def refused(self, ticket: Ticket, message: Outgoing, why: str) -> None:
+        """Kafka will never take this message."""
+        shard = self._shards.get(ticket.shard)
+        if shard is not None and ticket.live:
+            shard.refused.append((ticket, message, why))
+            self._wake.set()
+        else:
+            self._publisher.settle(ticket)
+
     # ---- what others ask
 
     def troubles(self) -> list[str]:
@@ -206,6 +216,8 @@ class Pipeline:
             if not shard.one_by_one or not any(taken is shard for taken, _, _ in work.records):
                 limit = 1 if shard.one_by_one else WAKEUPS_PER_TURN
                 work.wakeups.extend((shard, key) for key in shard.wakeups.pop_due(now, limit))
+            while shard.refused:
+                work.refused.append((shard, *shard.refused.popleft()))
             while shard.to_resume and len(work.resumes) < RESUMES_PER_TURN:
                 work.resumes.append((shard, shard.to_resume.popleft()))
         return work
@@ -262,6 +274,10 @@ class Pipeline:
                 deciders[id(shard)].record(record, incoming, now)
                 shard.advance(record, submissions=submissions)
                 self._tried(shard)
+        for shard, ticket, message, why in work.refused:
+            if not shard.lost:
+                deciders[id(shard)].refused(message, why, now)
+            self._publisher.settle(ticket)
         for shard, key in work.wakeups:
             if not shard.lost and key in shard.entries:
                 deciders[id(shard)].wake(shard.entries[key], now)
@@ -320,6 +336,7 @@ class Pipeline:
         self._publish(shard, draft)
         self._closed.extend((shard, entry) for entry in draft.closed)
         self._counting.settled(draft.tally)
+        shard.census.add(draft.tally)
 
     def _forget_closed(self) -> None:
         """Drops from memory what nobody needs; only between two decisions, which rely on what was loaded for them."""

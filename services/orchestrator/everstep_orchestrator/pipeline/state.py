@@ -82,6 +82,25 @@ class Tally:
     dead_letters: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     lateness_seconds: list[float] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
+    stalled: int = 0  # how many more, or fewer, than before
+    parked: int = 0
+
+
+@dataclass(slots=True)
+class Census:
+    """How many runs of a shard are open, how many of them stalled, and how many inputs wait."""
+
+    open: Counter[str] = field(default_factory=Counter)
+    stalled: int = 0
+    parked: int = 0
+
+    def add(self, tally: Tally) -> None:
+        """What a durable commit changes."""
+        self.open.update(tally.created)
+        self.open.subtract(workflow for workflow, _, _ in tally.closed)
+        self.stalled += tally.stalled
+        self.parked += tally.parked
 
 
 @dataclass(slots=True)
@@ -200,6 +219,8 @@ class Shard:
         self.backlog: deque[Record] = deque()
         self.to_resume: deque[int] = deque()
         self.early: dict[str, list[Early]] = {}
+        self.census = Census()
+        self.refused: deque[tuple[Ticket, Outgoing, str]] = deque()
         self.draft: Draft | None = None
         self.in_flight: Draft | None = None
         self.tickets: deque[Ticket] = deque()

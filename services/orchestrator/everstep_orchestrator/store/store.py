@@ -121,6 +121,14 @@ class Store:
         """What has waited up to the instant `before` and is to be rejected, the earliest first."""
         return [ParkedRow(*row) for row in await self._read("parked_expired", shard, before, limit)]
 
+    async def census(self, shard: int) -> list[tuple[str, str | None, int]]:
+        """How many open runs the shard has: (workflow, condition, number)."""
+        return [(row[0], row[1], row[2]) for row in await self._read("census", shard)]
+
+    async def parked_count(self, shard: int) -> int:
+        """How many inputs wait in the shard."""
+        return int((await self._read("parked_count", shard))[0][0])
+
     async def mark_trying(self, shard: int, epoch: int, run_key: int | None) -> bool:
         """Note durably whose input is about to be applied; False if the shard is no longer ours."""
         return bool(await self._read("mark_trying", shard, epoch, run_key))
