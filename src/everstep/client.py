@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from msgspec import UNSET, Raw
 from typing_extensions import TypeVarTuple, Unpack
 
+from everstep._client import transport
 from everstep._client.transport import Ended, Transport
 from everstep._core.payloads import codec_for
 from everstep.definitions import RunOf, Workflow
@@ -131,7 +132,7 @@ class Client:
             raise SettingsError(
                 ["neither EVERSTEP_API_URL nor EVERSTEP_KAFKA_BOOTSTRAP is set: a client needs one of them"]
             )
-        self._transport = _transport(settings)
+        self._transport = transport(settings)
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
@@ -224,17 +225,6 @@ class Client:
     ) -> AsyncIterator[RunSummary]:
         """Runs, newest first: of one workflow, of one status or condition, at most `limit`. Needs the HTTP API."""
         return self._transport.runs(workflow, status, limit)
-
-
-def _transport(settings: Settings) -> Transport:
-    # Each brings a client library that the other does without.
-    if settings.api_url:
-        from everstep._client.http import HttpTransport
-
-        return HttpTransport(settings)
-    from everstep._client.kafka import KafkaTransport
-
-    return KafkaTransport(settings)
 
 
 def _call(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], returns: Any) -> tuple[str, bytes, Any]:

@@ -74,7 +74,7 @@ class HttpTransport:
         run = (await self._persist("POST", "/runs", RunDescription, {"wait": _WAIT}, body)).run
 
         async def ended() -> Ended:
-            return await self._ended(start.workflow_id, run)
+            return await self.ended(start.workflow_id, run)
 
         return Started(run, ended, _nothing_to_forget)
 
@@ -88,10 +88,7 @@ class HttpTransport:
             case Terminate(reason=reason):
                 await self._ask("POST", f"{path}/terminate", body=_ReasonBody(reason))
 
-    async def ended(self, workflow_id: str) -> Ended:
-        return await self._ended(workflow_id, None)
-
-    async def _ended(self, workflow_id: str, run: int | None) -> Ended:
+    async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
         """Asks again and again, each time for as long as the server lets us wait."""
         while True:
             query = {"wait": _WAIT, "run": run}
@@ -100,12 +97,11 @@ class HttpTransport:
                 return Ended(workflow_id, found.run, found.status, found.value, found.error, found.reason)
             run = found.run
 
-    async def describe(self, workflow_id: str) -> RunDescription:
-        return await self._get(_path(workflow_id), RunDescription, {})
+    async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription:
+        return await self._get(_path(workflow_id), RunDescription, {"run": run})
 
-    async def history(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
+    async def history(self, workflow_id: str, run: int | None = None) -> AsyncIterator[HistoryEvent]:
         after: int | None = 0
-        run: int | None = None
         while after is not None:
             query = {"after": after, "limit": _PAGE, "run": run}
             page = await self._get(f"{_path(workflow_id)}/history", HistoryPage, query)

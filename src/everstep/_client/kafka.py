@@ -67,13 +67,13 @@ class KafkaTransport:
         with _kafka_errors(self._settings):
             await self._producer.send(submission)
 
-    async def ended(self, workflow_id: str) -> Ended:
+    async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
         _needs_api(f"to await a run that this client did not start ({workflow_id!r})")
 
-    async def describe(self, workflow_id: str) -> RunDescription:
+    async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription:
         _needs_api("to describe a run")
 
-    def history(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
+    def history(self, workflow_id: str, run: int | None = None) -> AsyncIterator[HistoryEvent]:
         _needs_api("to read a history")
 
     def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:

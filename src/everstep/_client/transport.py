@@ -51,16 +51,16 @@ class Transport(Protocol):
         """Returns once the submission is durable."""
         ...
 
-    async def ended(self, workflow_id: str) -> Ended:
-        """Waits for the end of the newest run of an id; raises `RunNotFound`."""
+    async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
+        """Waits for the end of a run, the id's newest by default; raises `RunNotFound`."""
         ...
 
-    async def describe(self, workflow_id: str) -> RunDescription:
-        """The newest run of an id; raises `RunNotFound`."""
+    async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription:
+        """A run, the id's newest by default; raises `RunNotFound`."""
         ...
 
-    def history(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
-        """The events of the newest run of an id, in order; raises `RunNotFound`."""
+    def history(self, workflow_id: str, run: int | None = None) -> AsyncIterator[HistoryEvent]:
+        """The events of a run, the id's newest by default, in order; raises `RunNotFound`."""
         ...
 
     def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:

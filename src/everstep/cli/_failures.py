@@ -1,0 +1,40 @@
+"""What goes wrong, as an exit code and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+DONE, FINDING, USAGE, UNREACHABLE = 0, 1, 2, 3
+INTERRUPTED = 130
+
+
+class Finding(Exception):
+    """The command did its work and found something wrong."""
+
+
+def code_of(error: Exception) -> int | None:
+    """The exit code for an error that a user can do something about; None for a mistake in Everstep itself."""
+    return next((code for code, kinds in _kinds() if isinstance(error, kinds)), None)
+
+
+def sentence(error: Exception) -> str:
+    """The error on one line."""
+    text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _kinds() -> Iterator[tuple[int, tuple[type[Exception], ...]]]:
+    # Imported only when something has gone wrong, since together they take long.
+    from aiokafka.errors import KafkaError
+
+    from everstep.admin.database import DatabaseError, DatabaseUnreachable
+    from everstep.admin.topics import TopicError
+    from everstep.app import LoadError
+    from everstep.errors import EverstepError, NotReachable, Rejected, RunAlreadyExists, RunError, RunNotFound
+    from everstep.reads import DatabaseUnavailable
+    from everstep.settings import SettingsError
+    from everstep.stack import StackError
+
+    yield UNREACHABLE, (NotReachable, DatabaseUnreachable, DatabaseUnavailable, KafkaError)
+    yield FINDING, (Finding, RunError, RunNotFound, RunAlreadyExists, Rejected, TimeoutError)
+    yield USAGE, (SettingsError, TopicError, DatabaseError, LoadError, StackError, EverstepError, ValueError)

@@ -1,0 +1,41 @@
+"""How the end of a run is printed."""
+
+from __future__ import annotations
+
+import click
+from msgspec import UNSET
+
+from everstep._client.transport import Ended
+from everstep.cli._failures import DONE, FINDING
+from everstep.cli._output import json_line
+from everstep.words import error_text
+
+
+def show(ended: Ended, as_json: bool) -> int:
+    """Prints what a run returned, or on standard error how else it ended; the exit code tells which."""
+    completed = ended.status == "completed"
+    if as_json:
+        json_line({name: value for name, value in _document(ended).items() if value is not None})
+    elif completed:
+        click.echo("null" if ended.value is UNSET else bytes(ended.value))
+    else:
+        why = error_text(ended.error) if ended.error else ended.reason
+        click.echo(
+            f"error: run {ended.workflow_id!r} {_DID.get(ended.status, ended.status)}{f': {why}' if why else ''}",
+            err=True,
+        )
+    return DONE if completed else FINDING
+
+
+_DID = {"cancelled": "was cancelled", "terminated": "was terminated"}
+
+
+def _document(ended: Ended) -> dict[str, object]:
+    return {
+        "workflow_id": ended.workflow_id,
+        "run": ended.run,
+        "status": ended.status,
+        "value": None if ended.value is UNSET else ended.value,
+        "error": ended.error,
+        "reason": ended.reason,
+    }

@@ -1,0 +1,130 @@
+"""`everstep start`, `signal`, `cancel` and `terminate`: over HTTP with EVERSTEP_API_URL, else straight to Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import get_args
+
+import click
+import msgspec
+from msgspec import Raw
+
+from everstep._client import connected
+from everstep._client.transport import Ended
+from everstep.cli._output import as_json
+from everstep.cli._results import show
+from everstep.settings import Settings
+from everstep_schemas import wire
+from everstep_schemas.names import why_bad_name
+
+
+def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (why := why_bad_name(value)):
+        raise click.BadParameter(f"{value[:100]!r} {why}")
+    return value
+
+
+def _json(ctx: click.Context, param: click.Parameter, value: str) -> Raw:
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        hint = "text needs its quotes: '\"like this\"'"
+        raise click.BadParameter(f"{value[:100]!r} is not JSON ({error}); {hint}") from error
+    return Raw(value.encode())
+
+
+def _jsons(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Raw, ...]:
+    return tuple(_json(ctx, param, value) for value in values)
+
+
+workflow_id = click.argument("id", metavar="ID", callback=_name)
+
+
+@click.command("start")
+@click.argument("workflow", callback=_name)
+@click.argument("arguments", metavar="[ARG_JSON]...", nargs=-1, callback=_jsons)
+@click.option("--id", "id", callback=_name, help="The workflow id; one is made up without it.")
+@click.option("--wait", is_flag=True, help="Wait for the run and print what it returned.")
+@click.option("--version", type=click.IntRange(1), help="Of the workflow; by default the highest there is.")
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(get_args(wire.OnDuplicate)),
+    default="reject",
+    show_default=True,
+    help="What to do if the id has a run.",
+)
+@click.option("--submission-id", callback=_name, help="The same one starts one run however often it is sent.")
+@as_json
+def start_command(
+    workflow: str,
+    arguments: tuple[Raw, ...],
+    id: str | None,
+    wait: bool,
+    version: int | None,
+    on_duplicate: wire.OnDuplicate,
+    submission_id: str | None,
+    as_json: bool,
+) -> int:
+    """Start a run of WORKFLOW with arguments in JSON, and print its id.
+
+    everstep start fulfil_order '{"order_id": "17"}' --id order-17 --wait
+    """
+    start = wire.Start(
+        workflow=workflow,
+        workflow_id=id or uuid.uuid4().hex,
+        args=Raw(msgspec.json.encode(arguments)),
+        version=version,
+        on_duplicate=on_duplicate,
+        submission_id=submission_id or uuid.uuid4().hex,
+    )
+    ended = asyncio.run(_start(start, wait))
+    if ended is not None:
+        return show(ended, as_json)
+    click.echo(msgspec.json.encode({"workflow_id": start.workflow_id}).decode() if as_json else start.workflow_id)
+    return 0
+
+
+async def _start(start: wire.Start, wait: bool) -> Ended | None:
+    async with connected(_settings()) as transport:
+        started = await transport.start(start)
+        return await started.ended() if wait else None
+
+
+@click.command("signal")
+@workflow_id
+@click.argument("name", callback=_name)
+@click.argument("value", metavar="[JSON]", callback=_json, default="null")
+@click.option("--signal-id", callback=_name, help="The same one is applied once however often it is sent.")
+def signal_command(id: str, name: str, value: Raw, signal_id: str | None) -> None:
+    """Send the signal NAME with a value in JSON to the run ID."""
+    _send(wire.Signal(workflow_id=id, name=name, value=value, signal_id=signal_id or uuid.uuid4().hex))
+
+
+@click.command("cancel")
+@workflow_id
+@click.option("--reason", default="", help="For its history.")
+def cancel_command(id: str, reason: str) -> None:
+    """Ask the run ID to end: its code sees CancelledError and may clean up."""
+    _send(wire.Cancel(workflow_id=id, reason=reason))
+
+
+@click.command("terminate")
+@workflow_id
+@click.option("--reason", default="", help="For its history.")
+def terminate_command(id: str, reason: str) -> None:
+    """End the run ID without asking its code."""
+    _send(wire.Terminate(workflow_id=id, reason=reason))
+
+
+def _send(submission: wire.Signal | wire.Cancel | wire.Terminate) -> None:
+    async def send() -> None:
+        async with connected(_settings()) as transport:
+            await transport.send(submission)
+
+    asyncio.run(send())
+
+
+def _settings() -> Settings:
+    settings = Settings.from_environment()
+    return settings if settings.api_url else settings.require("kafka_bootstrap")
