@@ -254,8 +254,9 @@ def _unavailability() -> Iterator[None]:
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
         raise DatabaseUnavailable(f"the database is not migrated ({error}): run `everstep migrate`") from error
     except _AWAY as error:
+        why = str(error) or type(error).__name__
         raise DatabaseUnavailable(
-            f"Postgres does not answer ({error or type(error).__name__}): check EVERSTEP_POSTGRES_DSN and the server"
+            f"Postgres does not answer ({why}): check EVERSTEP_POSTGRES_DSN and the server"
         ) from error
 
 
@@ -263,6 +264,7 @@ _AWAY = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a query on a connection that the server is just ending
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

@@ -56,7 +56,8 @@ async def _api(state: State) -> Api:
 
 
 async def _check(request: AnyRequest) -> None:
-    require_json(request)
+    if request.method == "POST":
+        await require_json(request)
     known = request.route_handler.parsed_fn_signature.parameters
     if unknown := sorted(set(request.query_params) - set(known)):
         name = unknown[0][:100]

@@ -79,7 +79,9 @@ class JsonBody(AbstractDTO[T]):
             raise Refused(INVALID, "the body is nested too deep") from error
 
 
-def require_json(request: AnyRequest) -> None:
+async def require_json(request: AnyRequest) -> None:
     """Refuses a body of another content type, which also keeps other sites' forms from posting here."""
-    if request.method == "POST" and request.content_type[0] != "application/json":
+    if request.content_type[0] != "application/json":
         raise Refused(NOT_JSON, "send the header `content-type: application/json` and a JSON object, {} at the least")
+    if not await request.body():
+        raise Refused(MALFORMED, "the body is empty, so it is not JSON: send a JSON object, {} at the least")

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+from litestar.di import NamedDependency
 
 from everstep.reads import Reader
 from everstep_schemas.wire import AnySubmission, Lifecycle
@@ -60,3 +62,6 @@ class Api:
     lifecycle: LifecycleTail
     max_payload_bytes: int
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+FromProcess: TypeAlias = NamedDependency[Api]

@@ -8,7 +8,7 @@ from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from everstep import telemetry
-from everstep_orchestrator.api.dependencies import Api
+from everstep_orchestrator.api.dependencies import FromProcess
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ async def healthz() -> Health:
     summary="Does the process do its work?",
     responses={503: ResponseSpec(Readiness, description="Not ready, and why", generate_examples=False)},
 )
-async def readyz(api: Api) -> Response[Readiness]:
+async def readyz(api: FromProcess) -> Response[Readiness]:
     reasons = api.readiness()
     return Response(Readiness(ready=not reasons, reasons=reasons), status_code=503 if reasons else 200)
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from litestar import Response, get
 from litestar.openapi import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from everstep.lifecycle import CLOSING
 from everstep.reads import Filter, HistoryPage, RunDescription, RunPage, RunResult
-from everstep_orchestrator.api.dependencies import Api, Fact
+from everstep_orchestrator.api.dependencies import Api, Fact, FromProcess
 from everstep_orchestrator.api.problems import (
     DATABASE_UNAVAILABLE,
     INVALID,
@@ -24,9 +24,9 @@ from everstep_orchestrator.api.segments import valid_name
 from everstep_orchestrator.api.waiting import next_fact, seconds_of, watching
 
 RunNumber = Annotated[
-    int | None, Parameter(ge=1, le=2**31 - 1, description="Which run of the id; the newest by default.")
+    int | None, QueryParameter(ge=1, le=2**31 - 1, description="Which run of the id; the newest by default.")
 ]
-Wait = Annotated[str, Parameter(description="How long to wait for the end, as in `30s`; 60 s at most.")]
+Wait = Annotated[str, QueryParameter(description="How long to wait for the end, as in `30s`; 60 s at most.")]
 _READING = documented(MALFORMED, NO_SUCH_RUN, INVALID, DATABASE_UNAVAILABLE)
 
 
@@ -43,11 +43,11 @@ def no_such_run(workflow_id: str, run: int | None = None) -> Refused:
     responses=documented(MALFORMED, INVALID, DATABASE_UNAVAILABLE),
 )
 async def list_runs(
-    api: Api,
-    workflow: str | None = None,
-    status: Annotated[Filter | None, Parameter(description="A status, or the condition of a running run.")] = None,
-    limit: Annotated[int, Parameter(ge=1, description="The most runs of a page; 1000 at most.")] = 50,
-    cursor: Annotated[str | None, Parameter(description="What the page before gave as `cursor`.")] = None,
+    api: FromProcess,
+    workflow: FromQuery[str | None] = None,
+    status: Annotated[Filter | None, QueryParameter(description="A status, or the condition of a running run.")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, description="The most runs of a page; 1000 at most.")] = 50,
+    cursor: Annotated[str | None, QueryParameter(description="What the page before gave as `cursor`.")] = None,
 ) -> RunPage:
     if workflow is not None:
         valid_name("workflow", workflow)
@@ -55,7 +55,7 @@ async def list_runs(
 
 
 @get("/runs/{workflow_id:str}", tags=["runs"], summary="Describe a run", responses=_READING)
-async def describe_run(api: Api, workflow_id: str, run: RunNumber = None) -> RunDescription:
+async def describe_run(api: FromProcess, workflow_id: FromPath[str], run: RunNumber = None) -> RunDescription:
     found = await api.reader.describe(workflow_id, run)
     if found is None:
         raise no_such_run(workflow_id, run)
@@ -64,11 +64,11 @@ async def describe_run(api: Api, workflow_id: str, run: RunNumber = None) -> Run
 
 @get("/runs/{workflow_id:str}/history", tags=["runs"], summary="The events of a run, in order", responses=_READING)
 async def run_history(
-    api: Api,
-    workflow_id: str,
+    api: FromProcess,
+    workflow_id: FromPath[str],
     run: RunNumber = None,
-    after: Annotated[int, Parameter(ge=0, le=2**53, description="Only events above this number.")] = 0,
-    limit: Annotated[int, Parameter(ge=1, description="The most events of a page; 1000 at most.")] = 100,
+    after: Annotated[int, QueryParameter(ge=0, le=2**53, description="Only events above this number.")] = 0,
+    limit: Annotated[int, QueryParameter(ge=1, description="The most events of a page; 1000 at most.")] = 100,
 ) -> HistoryPage:
     page = await api.reader.history(workflow_id, run, after=after, limit=limit)
     if page is None:
@@ -83,7 +83,9 @@ async def run_history(
     responses={202: ResponseSpec(RunResult, description="Still running; ask again", generate_examples=False)}
     | documented(MALFORMED, NO_SUCH_RUN, INVALID, DATABASE_UNAVAILABLE, KAFKA_UNAVAILABLE),
 )
-async def run_result(api: Api, workflow_id: str, run: RunNumber = None, wait: Wait = "0s") -> Response[RunResult]:
+async def run_result(
+    api: FromProcess, workflow_id: FromPath[str], run: RunNumber = None, wait: Wait = "0s"
+) -> Response[RunResult]:
     seconds = seconds_of(wait)
     result = await _result(api, workflow_id, run)
     if result.status == "running" and seconds > 0:

@@ -15,11 +15,11 @@ from uuid import uuid4
 import msgspec
 from litestar import Response, post
 from litestar.openapi import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from everstep.reads import RunDescription
 from everstep_orchestrator.api.bodies import JsonBody, ReasonRequest, SignalRequest, StartRequest
-from everstep_orchestrator.api.dependencies import Api, Fact, Watch
+from everstep_orchestrator.api.dependencies import Api, Fact, FromProcess, Watch
 from everstep_orchestrator.api.problems import (
     DATABASE_UNAVAILABLE,
     DUPLICATE,
@@ -63,9 +63,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     | documented(DUPLICATE, UNANSWERED, *_REFUSALS),
 )
 async def start_run(
-    api: Api,
-    data: StartRequest,
-    wait: Annotated[str, Parameter(description="How long to wait for the answer; 60 s at most.")] = "10s",
+    api: FromProcess,
+    data: JSONBody[StartRequest],
+    wait: Annotated[str, QueryParameter(description="How long to wait for the answer; 60 s at most.")] = "10s",
 ) -> Response[RunDescription]:
     seconds = seconds_of(wait)
     start = _submission(api, data)
@@ -152,7 +152,9 @@ def _unanswered(start: Start) -> Refused:
     status_code=202,
     responses=_STEERING,
 )
-async def signal_run(api: Api, workflow_id: str, name: str, data: SignalRequest) -> Accepted:
+async def signal_run(
+    api: FromProcess, workflow_id: FromPath[str], name: FromPath[str], data: JSONBody[SignalRequest]
+) -> Accepted:
     _check_size(api, "value", data.value)
     signal_id = None if data.signal_id is None else valid_name("signal_id", data.signal_id)
     return await _send(api, Signal(workflow_id=workflow_id, name=name, value=data.value, signal_id=signal_id))
@@ -167,7 +169,7 @@ async def signal_run(api: Api, workflow_id: str, name: str, data: SignalRequest)
     status_code=202,
     responses=_STEERING,
 )
-async def cancel_run(api: Api, workflow_id: str, data: ReasonRequest) -> Accepted:
+async def cancel_run(api: FromProcess, workflow_id: FromPath[str], data: JSONBody[ReasonRequest]) -> Accepted:
     return await _send(api, Cancel(workflow_id=workflow_id, reason=data.reason))
 
 
@@ -180,7 +182,7 @@ async def cancel_run(api: Api, workflow_id: str, data: ReasonRequest) -> Accepte
     status_code=202,
     responses=_STEERING,
 )
-async def terminate_run(api: Api, workflow_id: str, data: ReasonRequest) -> Accepted:
+async def terminate_run(api: FromProcess, workflow_id: FromPath[str], data: JSONBody[ReasonRequest]) -> Accepted:
     return await _send(api, Terminate(workflow_id=workflow_id, reason=data.reason))
 
 
