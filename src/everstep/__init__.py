@@ -3,10 +3,13 @@
 What authors of workflows import. Everything else is either in a submodule that says what it is for, or private.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from everstep import activity
 from everstep._core.handles import Handle
 from everstep.activity import ActivityInfo
 from everstep.app import App
+from everstep.client import Client, Run
 from everstep.context import Context, Log, RunInfo, SignalStream
 from everstep.definitions import Activity, AsyncActivity, RunOf, SyncActivity, Workflow
 from everstep.durations import Duration, days, hours, minutes, seconds
@@ -33,7 +36,11 @@ from everstep.errors import (
 )
 from everstep.providers import Provider, provided
 from everstep.retry import Backoff, Retry
+from everstep.settings import Settings, SettingsError
 from everstep.signals import Signal
+
+if TYPE_CHECKING:
+    from everstep.reads import HistoryEvent, RunDescription, RunSummary
 
 __all__ = [
     "Activity",
@@ -43,10 +50,12 @@ __all__ = [
     "App",
     "AsyncActivity",
     "Backoff",
+    "Client",
     "Context",
     "Duration",
     "EverstepError",
     "Handle",
+    "HistoryEvent",
     "Log",
     "NonRetryable",
     "NondeterminismError",
@@ -58,15 +67,20 @@ __all__ = [
     "RemoteError",
     "Retry",
     "RetryAfter",
+    "Run",
     "RunAlreadyExists",
     "RunCancelled",
+    "RunDescription",
     "RunError",
     "RunEvicted",
     "RunFailed",
     "RunInfo",
     "RunNotFound",
     "RunOf",
+    "RunSummary",
     "RunTerminated",
+    "Settings",
+    "SettingsError",
     "Signal",
     "SignalStream",
     "SyncActivity",
@@ -79,3 +93,14 @@ __all__ = [
     "provided",
     "seconds",
 ]
+
+_READS = ("HistoryEvent", "RunDescription", "RunSummary")
+
+
+def __getattr__(name: str) -> Any:
+    """What describes stored runs comes with the database driver, so it is imported when it is first asked for."""
+    if name in _READS:
+        from everstep import reads
+
+        return getattr(reads, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -70,8 +70,10 @@ class Arguments:
         try:
             positional = _array.decode(args)
             named = _object.decode(kwargs) if kwargs else {}
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise PayloadError("$", f"the arguments of {self.owner} are not JSON as expected: {error}") from None
+        except RecursionError:
+            raise PayloadError("$", f"the arguments of {self.owner} are nested too deeply") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise PayloadError("$", f"the arguments of {self.owner} cannot be read: {error}") from None
         if not named and self._is_simple(len(positional)):
             return [_read(name, codec, raw) for (name, codec), raw in zip(self._in_order, positional, strict=False)], {}
         try:
