@@ -7,17 +7,16 @@ is. Tasks have names, so asyncio gives a handle one as well.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from everstep._core.loop import Future
+from everstep._core.loop import Named
 
 R = TypeVar("R")
 
 if TYPE_CHECKING:
 
-    class Handle(asyncio.Future[R], Coroutine[Any, Any, R]):
+    class Handle(Named[R], Coroutine[Any, Any, R]):
         """Something that a workflow has scheduled: await it, cancel it, gather it."""
 
         def send(self, value: Any, /) -> Any: ...
@@ -26,13 +25,7 @@ if TYPE_CHECKING:
 
 else:
 
-    class Handle(Future):
+    class Handle(Named):
         """Something that a workflow has scheduled: await it, cancel it, gather it."""
 
-        __slots__ = ("_name",)
-
-        def get_name(self):
-            return getattr(self, "_name", None) or f"Handle-{hash(self) & 0xFFFF}"
-
-        def set_name(self, name):
-            self._name = str(name)
+        __slots__ = ()

@@ -94,6 +94,18 @@ class Future(asyncio.Future[T]):
         return self._number
 
 
+class Named(Future[T]):
+    """A future that can stand where asyncio expects a task: it has a name."""
+
+    __slots__ = ("_name",)
+
+    def get_name(self) -> str:
+        return getattr(self, "_name", "") or f"Handle-{self._number & 0xFFFF}"
+
+    def set_name(self, name: object) -> None:
+        self._name = str(name)
+
+
 class Task(asyncio.Task[T]):
     """A task that hashes like `Future`, and knows its context so that eviction can close its code in it."""
 
@@ -115,12 +127,12 @@ class RunLoop(asyncio.AbstractEventLoop):
     """The loop of one run. `scope` and `timers` are what its code may reach; `now` is in microseconds."""
 
     __slots__ = (
+        "_ended",
         "_generators",
         "_number",
         "_on_error",
         "_ready",
         "_report",
-        "_stopped",
         "_sweep_generators_at",
         "_sweep_tasks_at",
         "_tasks",
@@ -136,7 +148,7 @@ class RunLoop(asyncio.AbstractEventLoop):
         self.now = 0
         self._number = zlib.crc32(nonce.encode()) << 6
         self._ready: list[Callback] = []
-        self._stopped = False
+        self._ended = False
         # Strong references: what the author lets go of is closed at eviction, not whenever it is collected.
         self._tasks: list[Task[Any]] = []
         self._sweep_tasks_at = 16
@@ -154,27 +166,24 @@ class RunLoop(asyncio.AbstractEventLoop):
         self._ready.append(handle)
         return handle
 
-    def run_ready(self) -> int:
-        """Run callbacks until none is ready or the run has ended. Returns how many ran."""
-        count = 0
-        while self._ready and not self._stopped:
+    def run_ready(self) -> None:
+        """Run callbacks until none is ready or the run has ended."""
+        while self._ready and not self._ended:
             batch, self._ready = self._ready, []
             for handle in batch:
                 fn = handle.fn
                 if fn is not None:
-                    count += 1
                     try:
                         handle.context.run(fn, *handle.args)
                     except BaseException as error:
                         # A task has already kept its own exception; SystemExit and the like only pass through here.
                         self.call_exception_handler({"message": f"Exception in callback {fn!r}", "exception": error})
-                    if self._stopped:
+                    if self._ended:
                         break
-        return count
 
-    def stop(self) -> None:
+    def end(self) -> None:
         """Run nothing more: the workflow's function has returned."""
-        self._stopped = True
+        self._ended = True
 
     # ---- time
 
@@ -228,6 +237,8 @@ class RunLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         """A task for `coro`; an awaitable that is a future already, such as a handle, is returned as it is."""
         if isinstance(coro, asyncio.Future):
+            if name is not None and isinstance(coro, Named):
+                coro.set_name(name)
             return coro
         if eager_start:
             coro.close()

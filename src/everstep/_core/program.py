@@ -22,7 +22,7 @@ from everstep._core.scope import Scope, evicted
 from everstep._core.states import CANCELLED, COMPLETED, FAILED, NEW, RUN, TERMINATED
 from everstep._core.timers import Wakeups
 from everstep.context import Context
-from everstep.errors import PayloadError, RunEvicted, info_of
+from everstep.errors import PayloadError, info_of
 from everstep_schemas import events
 from everstep_schemas.events import Event, InputEvent
 
@@ -110,7 +110,7 @@ class Program:
         self._main.cancel(event.reason or None)
 
     def _terminated(self, event: events.Terminated) -> None:
-        self.loop.stop()
+        self.loop.end()
         self.scope.activities.cancel_all()
 
     # ---- the author's function, from its first line to the closing event
@@ -119,14 +119,14 @@ class Program:
         closing: Event
         try:
             closing = events.Completed(value=Raw(await self._result(started)))
-        except (RunEvicted, GeneratorExit):
-            raise
         except BaseException as error:
+            if self.loop.is_closed():
+                raise
             closing = self._failure(error)
         self.scope.activities.cancel_all()
         self.scope.journal.record(closing)
         self.state = RUN[self.state][type(closing)]
-        self.loop.stop()
+        self.loop.end()
 
     async def _result(self, started: events.Started) -> bytes:
         kwargs = started.kwargs if isinstance(started.kwargs, Raw) else None

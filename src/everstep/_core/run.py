@@ -13,7 +13,7 @@ from everstep._core.rows import rows_of
 from everstep._core.states import ACTIVITY, RUN
 from everstep._core.timers import instant
 from everstep_schemas import events, wire
-from everstep_schemas.events import AnyEvent, CommandEvent, InputEvent, StatusSet
+from everstep_schemas.events import ActivityScheduled, AnyEvent, CommandEvent, InputEvent, StatusSet
 
 Message = wire.ActivityCompleted | wire.ActivityFailed | wire.Signal | wire.Cancel | wire.Terminate
 # What a live run takes beside its history: loop, task, coroutine frames, tables.
@@ -56,7 +56,7 @@ class LiveRun:
         """In how many commands the last replay found other arguments than history holds."""
         return self._program.scope.journal.argument_differences
 
-    def pending_activity(self, seq: int) -> events.ActivityScheduled | None:
+    def pending_activity(self, seq: int) -> ActivityScheduled | None:
         """The activity that was scheduled at event `seq` and has not ended."""
         pending = self._program.scope.activities.get(seq)
         return None if pending is None else pending.scheduled
