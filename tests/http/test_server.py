@@ -16,7 +16,7 @@ import pytest
 from everstep.lifecycle import LifecycleTail
 from everstep.settings import Settings
 from everstep.submissions import SubmissionProducer
-from everstep_orchestrator.api import ApiDependencies, HttpServer, openapi_document, server
+from everstep_orchestrator.api import ApiDependencies, HttpServer, PortTaken, openapi_document, server
 
 SETTINGS = Settings(kafka_bootstrap="127.0.0.1:1", postgres_dsn="postgresql://u@127.0.0.1:1/x")
 DOCUMENT = Path(__file__).parents[2] / "schemas" / "openapi.json"
@@ -50,7 +50,7 @@ async def test_takes_the_next_free_port_when_none_was_set(taken: int, monkeypatc
 
 
 async def test_a_port_that_was_set_and_is_taken_is_an_error(taken: int) -> None:
-    with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{taken} .*EVERSTEP_HTTP_PORT"):
+    with pytest.raises(PortTaken, match=rf"listens on 127\.0\.0\.1:{taken}: choose another EVERSTEP_HTTP_PORT"):
         async with serving(replace(SETTINGS, http_port=taken)):
             pass
 

@@ -21,6 +21,7 @@ from everstep.admin import database
 from everstep.admin.topics import TopicError
 from everstep.app import App, LoadError, load
 from everstep.settings import Settings, SettingsError
+from everstep_orchestrator.api import PortTaken
 from everstep_orchestrator.orchestrator import Orchestrator
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,9 @@ def _run(settings: Settings, app: App) -> int:
         return UNREACHABLE
     except (database.DatabaseError, TopicError) as error:
         log.error("Postgres or Kafka is not as it must be", error=str(error))
+        return CONFIGURATION
+    except PortTaken as error:
+        log.error("the API cannot be served", error=str(error))
         return CONFIGURATION
     return DONE
 

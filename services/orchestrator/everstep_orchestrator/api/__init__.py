@@ -2,6 +2,6 @@
 
 from everstep_orchestrator.api.application import openapi_document
 from everstep_orchestrator.api.dependencies import ApiDependencies
-from everstep_orchestrator.api.server import HttpServer
+from everstep_orchestrator.api.server import HttpServer, PortTaken
 
-__all__ = ["ApiDependencies", "HttpServer", "openapi_document"]
+__all__ = ["ApiDependencies", "HttpServer", "PortTaken", "openapi_document"]

@@ -23,6 +23,10 @@ _PORTS_TRIED = 100
 _STOP_SECONDS = 5
 
 
+class PortTaken(Exception):
+    """Somebody else listens where this server was told to; the message says where and what to do."""
+
+
 class HttpServer:
     """Serves the API of one orchestrator from `start` to `stop`."""
 
@@ -35,8 +39,8 @@ class HttpServer:
     async def start(self) -> str:
         """Listens, and returns the `host:port` at which others reach this server.
 
-        Needs neither Postgres nor Kafka: `/healthz` and `/readyz` answer without them. Raises `OSError` when the port
-        that was set is taken.
+        Needs neither Postgres nor Kafka: `/healthz` and `/readyz` answer without them. Raises `PortTaken`
+        when the port that was set is taken.
         """
         reader = await self._exits.enter_async_context(reads.connect(self._settings))
         listener = _listen(self._settings)
@@ -101,11 +105,12 @@ def _listen(settings: Settings) -> socket.socket:
         try:
             return _bind(settings.http_host, port)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or port == last:
-                where = f"{settings.http_host}:{port}"
-                hint = "choose another EVERSTEP_HTTP_HOST or EVERSTEP_HTTP_PORT, or none for the next free port"
-                raise OSError(error.errno, f"cannot listen on {where} ({error.strerror}): {hint}") from error
-    raise AssertionError("the last port either binds or raises")
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise PortTaken(
+        f"somebody else listens on {settings.http_host}:{first}: choose another EVERSTEP_HTTP_PORT,"
+        " or none for the next free port"
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:
