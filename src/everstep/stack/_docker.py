@@ -186,13 +186,18 @@ def _settings(directory: Path) -> dict[str, str]:
     return settings
 
 
+def variable(name: str) -> str:
+    """The environment variable by which Kafka's image takes a setting."""
+    return f"KAFKA_{name.upper().replace('.', '_')}"
+
+
 def _kafka(settings: Mapping[str, str]) -> Image:
     # The broker also connects to the address that it advertises, so it listens on the published port inside as well.
     port, data = settings["kafka"], "/var/lib/kafka/data"
     properties = broker_properties(
         f"127.0.0.1:{port}", f"127.0.0.1:{CONTROLLER_PORT}", data, listener=f"0.0.0.0:{port}"
     )
-    environment = {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in properties.items()}
+    environment = {variable(name): value for name, value in properties.items()}
     image = f"apache/kafka:{kafka_version()}"
     return Image(image, int(port), data, {**environment, "CLUSTER_ID": settings["cluster"]})
 

@@ -91,7 +91,8 @@ class KafkaRecipe:
         self._settings_file.write_text(json.dumps(self._settings))
 
     def _format(self, java: Java) -> None:
-        arguments = ("format", "-t", self._settings["cluster"], "-c", str(self._properties))
+        # An id may begin with "-", so it must not stand as a word of its own.
+        arguments = ("format", f"--cluster-id={self._settings['cluster']}", "-c", str(self._properties))
         command = java.tool("kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
         if done.returncode != 0:
