@@ -16,10 +16,12 @@ import pytest
 from everstep.lifecycle import LifecycleTail
 from everstep.settings import Settings
 from everstep.submissions import SubmissionProducer
-from everstep_orchestrator.api import ApiDependencies, HttpServer, PortTaken, openapi_document, server
+from everstep_orchestrator.api import ApiDependencies, HttpServer, PortTaken, openapi_document, problems, server
 
 SETTINGS = Settings(kafka_bootstrap="127.0.0.1:1", postgres_dsn="postgresql://u@127.0.0.1:1/x")
-DOCUMENT = Path(__file__).parents[2] / "schemas" / "openapi.json"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "schemas" / "openapi.json"
+GUIDE = ROOT / "docs" / "http.md"
 
 
 @asynccontextmanager
@@ -113,3 +115,11 @@ def _references(value: object) -> list[str]:
     if isinstance(value, list):
         return [reference for item in value for reference in _references(item)]
     return []
+
+
+def test_the_guide_names_every_path_and_every_problem() -> None:
+    guide = GUIDE.read_text()
+    for path in msgspec.json.decode(openapi_document())["paths"]:
+        assert path in guide
+    for kind in problems.KINDS:
+        assert f"| `{kind.name}` | {kind.status} |" in guide
