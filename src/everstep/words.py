@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,10 +12,14 @@ from msgspec import UNSET, Raw, UnsetType
 
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.wire import Lifecycle, LifecycleType
 
 _MOST_OF_A_VALUE = 80
 _NOTABLE_GAP = timedelta(minutes=1)
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+Entry = tuple[int, datetime, events.AnyEvent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +64,28 @@ def error_text(error: ErrorInfo) -> str:
     return f"{error.type}: {first}" if first else error.type
 
 
-def story(history: Iterable[tuple[int, datetime, events.AnyEvent]]) -> Iterator[Line]:
+def story(history: Iterable[Entry]) -> Iterator[Line]:
     """The events of one run, from its first, as sentences, with a remark wherever the run lay idle for long."""
-    teller = _Teller()
-    before: datetime | None = None
-    for seq, at, event in history:
-        if before is not None and at - before >= _NOTABLE_GAP:
-            yield Line(None, at, f"resumed after {span(at - before)}")
-        before = at
-        yield Line(seq, at, teller.tell(seq, at, event))
+    teller = Teller()
+    for entry in history:
+        yield from teller.tell(*entry)
 
 
-class _Teller:
-    """Remembers what later events refer to."""
+class Teller:
+    """Tells one history as it is read; remembers what later events refer to."""
 
     def __init__(self) -> None:
         self._named: dict[int, str] = {}
+        self._before: datetime | None = None
 
-    def tell(self, seq: int, at: datetime, event: events.AnyEvent) -> str:
+    def tell(self, seq: int, at: datetime, event: events.AnyEvent) -> Iterator[Line]:
+        """What there is to say at the next event."""
+        if self._before is not None and at - self._before >= _NOTABLE_GAP:
+            yield Line(None, at, f"resumed after {span(at - self._before)}")
+        self._before = at
         if (name := _name(event)) is not None:
             self._named[seq] = name
-        return self._sentence(event, at)
+        yield Line(seq, at, self._sentence(event, at))
 
     def _of(self, ref: int) -> str:
         return self._named.get(ref, f"event {ref}")
@@ -163,6 +169,64 @@ class _Teller:
         return "terminated" + _because(event.reason)
 
 
+class Pending:
+    """What a run waits for after the events added so far."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, str] = {}
+        self._activities: dict[int, str] = {}
+        self._waits: dict[int, str] = {}
+        self._unread: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def lines(self) -> Iterator[str]:
+        """What is open, longest first."""
+        yield from self._open.values()
+
+    def add(self, seq: int, at: datetime, event: events.AnyEvent) -> None:
+        """Takes note of the next event."""
+        match event:
+            case events.ActivityScheduled(name=name):
+                self._activities[seq] = name
+                self._open[seq] = f"{name}, attempt 1, since {moment(at)}"
+            case events.ActivityRetried(ref=ref, attempt=attempt):
+                self._open[ref] = f"{self._activities[ref]}, attempt {attempt}, since {moment(at)}"
+            case events.ActivityFailed(ref=ref, retry_at=datetime() as retry_at):
+                failed = f"attempt {event.attempt} failed ({error_text(event.error)})"
+                self._open[ref] = f"{self._activities[ref]}: {failed}, next at {moment(retry_at)}"
+            case events.TimerStarted(fire_at=fire_at):
+                self._open[seq] = f"the time {moment(fire_at)}"
+            case events.SignalAwaited(name=name, deadline=deadline):
+                self._waits[seq] = name
+                self._open[seq] = f"signal {name}" + (f" until {moment(deadline)}" if deadline else "")
+                self._match(name)
+            case events.SignalReceived(name=name):
+                self._unread[name] += 1
+                self._match(name)
+            case events.WaitCancelled(ref=ref) if ref not in self._open:
+                # What the wait had been given goes back and waits for the next.
+                self._unread[self._waits[ref]] += 1
+                self._match(self._waits[ref])
+            case (
+                events.ActivityCompleted(ref=ref)
+                | events.ActivityFailed(ref=ref)
+                | events.ActivityCancelled(ref=ref)
+                | events.TimerFired(ref=ref)
+                | events.TimerCancelled(ref=ref)
+                | events.WaitCancelled(ref=ref)
+            ):
+                self._open.pop(ref, None)
+
+    def _match(self, name: str) -> None:
+        """Gives the oldest unread signal of a name to the oldest wait for it."""
+        waiting = next((seq for seq in self._open if self._waits.get(seq) == name), None)
+        if waiting is not None and self._unread[name]:
+            self._unread[name] -= 1
+            del self._open[waiting]
+
+
 def _name(event: events.AnyEvent) -> str | None:
     """What later events call this one."""
     match event:
@@ -180,6 +244,27 @@ def _arguments(args: Raw, kwargs: Raw | UnsetType) -> str:
     text = shorten(bytes(args).decode(errors="replace").strip().removeprefix("[").removesuffix("]"))
     named = "" if kwargs is UNSET else shorten(kwargs)
     return ", ".join(part for part in (text, named) if part) or "nothing"
+
+
+def fact_text(type: str, fact: Lifecycle) -> str:
+    """A record of the lifecycle topic as a sentence about its run."""
+    match type:
+        case LifecycleType.STARTED:
+            return f"{fact.workflow} started"
+        case LifecycleType.COMPLETED:
+            return f"completed with {shorten(fact.result) or 'null'}"
+        case LifecycleType.FAILED:
+            return f"failed: {error_text(fact.error) if fact.error else 'no reason given'}"
+        case LifecycleType.STATUS_CHANGED:
+            return f"status: {shorten(fact.status or '')}"
+        case LifecycleType.ACTIVITY_FAILED:
+            error = error_text(fact.error) if fact.error else "no reason given"
+            then = f"next in {span(fact.retry_at - fact.at)}" if fact.retry_at else "for good"
+            return f"{fact.activity} attempt {fact.attempt} failed: {error}, {then}"
+        case LifecycleType.SUBMISSION_REJECTED:
+            return "submission rejected" + _because(fact.reason or "")
+        case _:
+            return type.rpartition(".")[2].replace("_", " ") + _because(fact.reason or "")
 
 
 def _because(reason: str) -> str:

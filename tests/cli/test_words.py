@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from msgspec import Raw
 
-from everstep.words import Line, _Teller, error_text, shorten, span, story
+from everstep.words import Line, Pending, Teller, error_text, fact_text, shorten, span, story
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.wire import Lifecycle, LifecycleType
 
 T0 = datetime(2026, 11, 21, 14, 2, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -104,7 +105,7 @@ def test_what_ends_badly() -> None:
 
 def test_every_kind_of_event_has_a_sentence() -> None:
     """A new event without one would show as its bare class name."""
-    told = set(_Teller.__dict__["_sentence"].dispatcher.registry)
+    told = set(Teller.__dict__["_sentence"].dispatcher.registry)
     assert set(get_args(events.AnyEvent)) <= told
 
 
@@ -117,3 +118,90 @@ def test_long_values_are_cut() -> None:
     assert shorten("x" * 80) == "x" * 80
     assert shorten("x" * 81) == "x" * 79 + "…"
     assert error_text(ErrorInfo(type="E", message="y" * 500)) == "E: " + "y" * 79 + "…"
+
+
+def pending(*history: events.AnyEvent) -> list[str]:
+    found = Pending()
+    for seq, event in enumerate(history, 1):
+        found.add(seq, T0, event)
+    assert len(found) == len(list(found.lines()))
+    return list(found.lines())
+
+
+def activity(name: str) -> events.ActivityScheduled:
+    return events.ActivityScheduled(name=name, queue="default")
+
+
+def awaited(name: str) -> events.SignalAwaited:
+    return events.SignalAwaited(name=name)
+
+
+def received(name: str) -> events.SignalReceived:
+    return events.SignalReceived(name=name, value=Raw(b"1"), signal_id="x")
+
+
+def test_what_a_run_waits_for() -> None:
+    error = ErrorInfo(type="ConnectionError", message="gone")
+    assert pending(
+        started(),
+        activity("pay"),
+        activity("mail"),
+        activity("done"),
+        events.TimerStarted(fire_at=T0 + SECOND),
+        events.SignalAwaited(name="shipped", deadline=T0 + timedelta(days=7)),
+        events.ActivityCompleted(ref=4, value=Raw(b"1")),
+        events.ActivityFailed(ref=3, attempt=1, error=error, retry_at=T0 + SECOND),
+        events.ActivityFailed(ref=2, attempt=1, error=error, retry_at=T0 + SECOND),
+        events.ActivityRetried(ref=2, attempt=2),
+    ) == [
+        "pay, attempt 2, since 2026-11-21 14:02:00 UTC",
+        "mail: attempt 1 failed (ConnectionError: gone), next at 2026-11-21 14:02:01 UTC",
+        "the time 2026-11-21 14:02:01 UTC",
+        "signal shipped until 2026-11-28 14:02:00 UTC",
+    ]
+
+
+def test_signals_meet_the_waits_for_them_in_order() -> None:
+    assert pending(awaited("a"), awaited("b"), received("a")) == ["signal b"]
+    assert pending(received("a"), awaited("a"), awaited("a")) == ["signal a"]
+    assert pending(received("a"), awaited("b")) == ["signal b"]
+    assert pending(activity("a"), received("a"))[0].startswith("a, attempt 1")
+    assert pending(awaited("a"), awaited("a"), received("a"), events.WaitCancelled(ref=1)) == []
+    assert pending(awaited("a"), events.WaitCancelled(ref=1), received("a"), awaited("a")) == []
+
+
+def test_what_is_over_is_no_longer_waited_for() -> None:
+    error = ErrorInfo(type="E")
+    timer = events.TimerStarted(fire_at=T0)
+    assert pending(activity("a"), events.ActivityFailed(ref=1, error=error)) == []
+    assert pending(activity("a"), events.ActivityCancelled(ref=1)) == []
+    assert pending(timer, events.TimerFired(ref=1)) == pending(timer, events.TimerCancelled(ref=1)) == []
+    assert pending(awaited("a"), events.TimerFired(ref=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("type", "fields", "text"),
+    [
+        (LifecycleType.STARTED, {"workflow": "fulfil_order"}, "fulfil_order started"),
+        (LifecycleType.COMPLETED, {"result": Raw(b'"shipped"')}, 'completed with "shipped"'),
+        (LifecycleType.COMPLETED, {}, "completed with null"),
+        (LifecycleType.FAILED, {"error": ErrorInfo(type="E", message="m")}, "failed: E: m"),
+        (LifecycleType.CANCELLED, {"reason": "customer asked"}, "cancelled: customer asked"),
+        (LifecycleType.TERMINATED, {}, "terminated"),
+        (LifecycleType.STATUS_CHANGED, {"status": "packing"}, "status: packing"),
+        (
+            LifecycleType.ACTIVITY_FAILED,
+            {"activity": "pay", "attempt": 2, "error": ErrorInfo(type="E"), "retry_at": T0 + 2 * SECOND},
+            "pay attempt 2 failed: E, next in 2 s",
+        ),
+        (
+            LifecycleType.ACTIVITY_FAILED,
+            {"activity": "pay", "attempt": 3, "error": ErrorInfo(type="E")},
+            "pay attempt 3 failed: E, for good",
+        ),
+        (LifecycleType.STALLED, {"reason": "no code"}, "stalled: no code"),
+        (LifecycleType.SUBMISSION_REJECTED, {"reason": "duplicate"}, "submission rejected: duplicate"),
+    ],
+)
+def test_facts_in_words(type: str, fields: dict[str, Any], text: str) -> None:
+    assert fact_text(type, Lifecycle(workflow_id="a", run=1, seq=1, at=T0, **fields)) == text

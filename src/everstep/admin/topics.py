@@ -125,13 +125,21 @@ async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[Topic], rep
             existing.append(name)
         else:
             mistakes.append(f"the topic {name} cannot be created: {_reason(code, message)}")
-    found = await _partitions(admin, [*created, *existing])
-    mistakes += (
-        _wrong(t, found[t.name]) for t in topics if t.fixed and found.get(t.name, t.partitions) != t.partitions
-    )
+    mistakes += await _mistakes(admin, [topic for topic in topics if topic.name in {*created, *existing}])
     if mistakes:
         raise TopicError("; ".join(mistakes))
     return created
+
+
+async def check(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
+    """Raises `TopicError` for every one of these topics, all of which exist, that is wrong."""
+    if mistakes := await _mistakes(admin, topics):
+        raise TopicError("; ".join(mistakes))
+
+
+async def _mistakes(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[str]:
+    found = await _partitions(admin, [topic.name for topic in topics])
+    return [_wrong(t, found[t.name]) for t in topics if t.fixed and found[t.name] != t.partitions]
 
 
 async def problems(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> list[str]:

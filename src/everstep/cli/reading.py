@@ -1,0 +1,142 @@
+"""`everstep list`, `describe`, `history` and `result`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from itertools import islice
+from typing import get_args
+
+import click
+
+from everstep import words
+from everstep._client.transport import Ended
+from everstep.cli._output import as_json, fields, json_line, table, when
+from everstep.cli._results import show
+from everstep.cli._sources import source
+from everstep.reads import Condition, Filter, HistoryEvent, RunDescription, RunSummary, Status
+
+_MOST_WAITS = 10
+
+run_number = click.option("--run", type=click.IntRange(1), help="Which run of the id; the newest by default.")
+
+
+@click.command("list")
+@click.option("--workflow", help="Only runs of this workflow.")
+@click.option(
+    "--status",
+    type=click.Choice([*get_args(Status), *get_args(Condition)]),
+    help="Only runs of this status or condition.",
+)
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The most runs to show.")
+@as_json
+def list_command(workflow: str | None, status: Filter | None, limit: int, as_json: bool) -> None:
+    """List runs, newest first."""
+    runs = asyncio.run(_list(workflow, status, limit))
+    if as_json:
+        for run in runs:
+            json_line(run)
+    else:
+        table(("ID", "RUN", "WORKFLOW", "STATUS", "STARTED", "SAYS"), map(_row, runs))
+
+
+async def _list(workflow: str | None, status: Filter | None, limit: int) -> list[RunSummary]:
+    async with source() as here:
+        return [run async for run in here.runs(workflow, status, limit)]
+
+
+def _row(run: RunSummary) -> tuple[str, ...]:
+    status = run.condition or run.status
+    return run.workflow_id, str(run.run), run.workflow, status, when(run.started_at), run.custom_status or ""
+
+
+@click.command("describe")
+@click.argument("id", metavar="ID")
+@run_number
+@as_json
+def describe_command(id: str, run: int | None, as_json: bool) -> None:
+    """Describe the run ID: its state, and what it waits for."""
+    description, waits = asyncio.run(_describe(id, run))
+    if as_json:
+        json_line(description)
+        return
+    fields([*_described(description), *(("waits for", wait) for wait in waits)])
+
+
+async def _describe(id: str, run: int | None) -> tuple[RunDescription, list[str]]:
+    async with source() as here:
+        description = await here.describe(id, run)
+        if description.status != "running":
+            return description, []
+        open_ones = words.Pending()
+        async for event in here.history(id, description.run):
+            open_ones.add(*_parts(event))
+        waits = list(islice(open_ones.lines(), _MOST_WAITS))
+        more = len(open_ones) - len(waits)
+        return description, [*waits, *([f"and {more} more"] if more else [])]
+
+
+def _parts(event: HistoryEvent) -> words.Entry:
+    return event.seq, event.at, event.event
+
+
+def _described(run: RunDescription) -> Iterator[tuple[str, str]]:
+    yield "id", run.workflow_id
+    yield "run", str(run.run)
+    yield (
+        "workflow",
+        f"{run.workflow} version {run.version}" if run.version else f"{run.workflow}, version not chosen yet",
+    )
+    yield "status", run.status
+    yield "condition", run.condition or ""
+    if run.reason is not None:
+        yield "because", run.reason.message
+        yield "expected", run.reason.expected or ""
+        yield "got", run.reason.got or ""
+        yield "at event", "" if run.reason.seq is None else str(run.reason.seq)
+    yield "says", run.custom_status or ""
+    yield "started", when(run.started_at)
+    yield "ended", when(run.closed_at)
+    yield "took", words.span(run.closed_at - run.started_at) if run.closed_at else ""
+
+
+@click.command("history")
+@click.argument("id", metavar="ID")
+@run_number
+@as_json
+def history_command(id: str, run: int | None, as_json: bool) -> None:
+    """Tell what happened in the run ID, one line for each event; with --json, the events themselves."""
+    asyncio.run(_history(id, run, as_json))
+
+
+async def _history(id: str, run: int | None, as_json: bool) -> None:
+    teller = words.Teller()
+    async with source() as here:
+        async for event in here.history(id, run):
+            if as_json:
+                json_line(event)
+                continue
+            for line in teller.tell(*_parts(event)):
+                number = "" if line.seq is None else str(line.seq)
+                click.echo(f"{number:>5}  {when(line.at)}  {line.text}")
+
+
+@click.command("result")
+@click.argument("id", metavar="ID")
+@run_number
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up waiting after so long.")
+@as_json
+def result_command(id: str, run: int | None, timeout: float | None, as_json: bool) -> int:
+    """Wait for the end of the run ID and print what it returned, as JSON."""
+    return show(asyncio.run(_result(id, run, timeout)), as_json)
+
+
+async def _result(id: str, run: int | None, timeout: float | None) -> Ended:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit, source() as here:
+            return await here.ended(id, run)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f"run {id!r} is still running after {timeout:g} s") from None
