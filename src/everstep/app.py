@@ -93,7 +93,7 @@ class App:
     @overload
     def activity(  # type: ignore[overload-overlap]  # a coroutine function is a function too; the first overload wins
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> AsyncActivity[P, R]: ...  # pyright: ignore[reportOverlappingOverload]
+    ) -> AsyncActivity[P, R]: ...
     @overload
     def activity(self, fn: Callable[P, R], /) -> SyncActivity[P, R]: ...
     @overload
@@ -187,7 +187,7 @@ class _ActivityDecorator(Protocol):
     @overload
     def __call__(  # type: ignore[overload-overlap]  # as above
         self, fn: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> AsyncActivity[P, R]: ...  # pyright: ignore[reportOverlappingOverload]
+    ) -> AsyncActivity[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> SyncActivity[P, R]: ...
 

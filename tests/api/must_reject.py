@@ -1,0 +1,68 @@
+"""Every line marked `# R` must be rejected by both checkers, and no other."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from tests.api.order import Order, Receipt, Shipped, check_inventory, fulfil_order, notify_customer, open_ledger, process_payment, shipping_confirmed
+
+from everstep import App, Client, Context, Retry, Signal, days, provided
+
+app = App("x")
+
+
+async def no_context(order: Order) -> None: ...
+
+
+app.workflow(no_context)  # R
+
+
+@app.activity
+async def wrong_provider(*, pool: int = provided(open_ledger)) -> None: ...  # R
+
+
+@app.activity(timeout=30)  # R
+async def wrong_timeout() -> None: ...
+
+
+@app.activity(raises=["CardDeclined"])  # R
+async def wrong_raises() -> None: ...
+
+
+@app.workflow  # R
+def not_async(ctx: Context) -> None: ...
+
+
+@app.workflow
+async def w(ctx: Context, order: Order) -> None:
+    await process_payment("no")  # R
+    await process_payment()  # R
+    await process_payment.options(timeout=30)(order)  # R
+    await process_payment.options(retry=None)(order)  # R
+    await process_payment.options(timeout=days(1))("no")  # R
+    check_inventory(order).sku  # R
+    (await process_payment(order)).nothing  # R
+    (await ctx.wait_for_signal(shipping_confirmed, timeout=days(1), default=None)).carrier  # R
+    await ctx.wait_for_signal(shipping_confirmed, timeout=3)  # R
+    await ctx.wait_for_signal(shipping_confirmed, default=None)  # R
+    results: list[str] = await asyncio.gather(process_payment(order))  # R
+    await asyncio.sleep(0, results)
+    await ctx.sleep(3)  # R
+    await fulfil_order(order)  # R
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(process_payment(order))
+    task.result().nothing  # R
+    await notify_customer.fn(order)  # R
+
+
+async def c(client: Client) -> None:
+    await client.start(fulfil_order, "no", id="x")  # R
+    await client.start(fulfil_order, id="x")  # R
+    await client.start(fulfil_order, Order("1", "a", 1))  # R
+    run = await client.start(fulfil_order, Order("1", "a", 1), id="x")
+    await run.signal(shipping_confirmed, "no")  # R
+    (await run.result()).charge_id  # R
+    (await client.run("x", of=fulfil_order).result()).charge_id  # R
+
+
+Retry("three")  # R
+_unused: tuple[type[object], ...] = (Receipt, Shipped, Signal, Awaitable)
