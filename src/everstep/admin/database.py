@@ -78,7 +78,13 @@ async def migrate(
         return Migrated(tuple(done), tuple(pending[len(done) :]), stored)
 
 
-async def check(connection: Connection, schema: str = "everstep", shards: int | None = None) -> Database:
+async def check(
+    connection: Connection,
+    schema: str = "everstep",
+    shards: int | None = None,
+    *,
+    known: Iterable[Migration] | None = None,
+) -> Database:
     """Whether the database is fit for this code: version, migrations, number of shards, writable.
 
     Reads alone, in a few milliseconds. Raises `DatabaseError`, and what asyncpg raises when the connection is lost.
@@ -86,13 +92,13 @@ async def check(connection: Connection, schema: str = "everstep", shards: int | 
     version = await _check_server(connection)
     sql = queries("admin", schema)
     applied = await _applied(connection, sql, schema)
-    steps = migrations()
+    steps = tuple(migrations() if known is None else known)
     if missing := [step for step in steps if step.phase == "pre" and step.number not in applied]:
         raise DatabaseError(
             f"schema {schema!r} lacks migration {missing[0].number} ({missing[0].name}): run `everstep migrate`"
         )
-    known = {step.number for step in steps}
-    if unknown := [number for number, phase in applied.items() if phase == "post" and number not in known]:
+    numbers = {step.number for step in steps}
+    if unknown := [number for number, phase in applied.items() if phase == "post" and number not in numbers]:
         raise DatabaseError(
             f"schema {schema!r} has migration {unknown[0]}, which removed what this code needs: start a newer version"
         )

@@ -110,21 +110,9 @@ LIMIT $3;
 -- name: mark_trying
 UPDATE {schema}.shards SET trying = $3 WHERE shard = $1 AND epoch = $2 RETURNING shard;
 
--- Returns what is stored, whether it was there or is new.
+-- Returns what is stored, whether it was there or is new. The update changes nothing; DO NOTHING would answer nothing
+-- when another session has just stored a value that this statement's snapshot does not hold.
 -- name: remember
-WITH added AS (
-    INSERT INTO {schema}.installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING RETURNING value
-)
-SELECT value FROM added
-UNION ALL
-SELECT value FROM {schema}.installation WHERE name = $1
-LIMIT 1;
-
--- name: census
-SELECT workflow, condition, count(*)
-FROM {schema}.runs
-WHERE shard = $1 AND status = 'running'
-GROUP BY workflow, condition;
-
--- name: parked_count
-SELECT count(*) FROM {schema}.parked WHERE shard = $1;
+INSERT INTO {schema}.installation AS i (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = i.value
+RETURNING value;
