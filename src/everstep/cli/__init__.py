@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; what goes wrong is one line on standard error and an exit code."""
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries have to say stands in that line
     try:
         code = everstep.main(args=arguments, prog_name="everstep", standalone_mode=False)
         return code if isinstance(code, int) else DONE
@@ -82,8 +84,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to tell them
         return DONE
     except Exception as error:
-        code = code_of(error)
-        if code is None:
-            raise
-        print(f"error: {sentence(error)}", file=sys.stderr)
-        return code
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Says what went wrong; of several things that went wrong at once, the first."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    code = code_of(error)
+    if code is None:
+        raise error
+    print(f"error: {sentence(error)}", file=sys.stderr)
+    return code

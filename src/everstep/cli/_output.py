@@ -22,7 +22,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on a terminal; in a pipe the rows alone, columns separated by tabs."""
     if not sys.stdout.isatty():
         for row in rows:
-            click.echo("\t".join(_one_line(cell) for cell in row))
+            click.echo("\t".join(one_line(cell) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -32,7 +32,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(_one_line(cell), style=_STYLES.get(cell, "")) for cell in row))
+        drawn.add_row(*(Text(one_line(cell), style=_STYLES.get(cell, "")) for cell in row))
     Console().print(drawn)
 
 
@@ -49,8 +49,8 @@ def when(at: datetime | None) -> str:
     return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}Z"
 
 
-def _one_line(text: str) -> str:
-    """What stands in a cell comes from users: no control character of theirs reaches the terminal."""
+def one_line(text: str) -> str:
+    """Text that came from users, without control characters, which could steer the terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
