@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +60,10 @@ def _current(question: str) -> _Running:
     return running
 
 
-def bind(info: ActivityInfo, is_cancelled: Callable[[], bool]) -> Token[Any]:
-    """From here on, `info()` and `is_cancelled()` speak of this attempt in the current context: for workers."""
-    return _running.set(_Running(info, is_cancelled))
-
-
 @contextmanager
 def running(info: ActivityInfo, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Within, `info()` and `is_cancelled()` speak of this attempt: for tests of an activity alone."""
-    token = bind(info, is_cancelled)
+    """Within, `info()` and `is_cancelled()` speak of this attempt: for workers, and for tests of an activity alone."""
+    token = _running.set(_Running(info, is_cancelled))
     try:
         yield
     finally:

@@ -67,6 +67,10 @@ class Retry:
             if not isinstance(one, str) and not (isinstance(one, type) and issubclass(one, BaseException)):
                 raise TypeError(f"Retry: give_up_on holds exception classes and their names, not {one!r}")
 
+    def gives_up_on(self, error: BaseException) -> bool:
+        """Whether `error` is of a class in `give_up_on`, or of a subclass; the names there are compared by the run."""
+        return isinstance(error, tuple(one for one in self.give_up_on if isinstance(one, type)))
+
     def policy(self, declared: Iterable[str] = ()) -> RetryPolicy | None:
         """This as it is recorded with an activity, None for the defaults. `declared` are error names to give up on."""
         policy = RetryPolicy(

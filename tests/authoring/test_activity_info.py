@@ -49,13 +49,3 @@ async def test_attempts_that_run_side_by_side_do_not_see_each_other() -> None:
             return await asks()
 
     assert await asyncio.gather(*(attempt(key) for key in "abc")) == ["a", "b", "c"]
-
-
-async def test_a_worker_binds_an_attempt_to_a_context() -> None:
-    def bound() -> ActivityInfo:
-        activity.bind(INFO, lambda: False)
-        return activity.info()
-
-    assert await asyncio.to_thread(bound) == INFO
-    with pytest.raises(RuntimeError):
-        activity.info()

@@ -39,6 +39,13 @@ def test_policies_compare_and_hash_by_value() -> None:
     assert len({Retry(3), Retry(3), Retry(4)}) == 2
 
 
+def test_giving_up_on_a_class_includes_its_subclasses() -> None:
+    retry = Retry(give_up_on=[LookupError, "ValueError"])
+    assert retry.gives_up_on(KeyError())
+    assert not retry.gives_up_on(ValueError())
+    assert not Retry().gives_up_on(KeyError())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

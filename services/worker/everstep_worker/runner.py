@@ -292,14 +292,19 @@ def _log(attempt: Attempt) -> Any:
 
 
 def failure(activity: Activity[..., Any], error: BaseException) -> ErrorInfo:
-    """The error as it crosses the wire; `retry_if` is asked here, where the exception itself is."""
+    """The error as it crosses the wire; the activity's policy is asked here, where the exception itself is."""
     info = info_of(error, activity.raises)
-    retry_if = activity.retry.retry_if
-    if not info.retryable or retry_if is None:
+    if not info.retryable or _may_be_retried(activity, error):
         return info
+    return msgspec.structs.replace(info, retryable=False)
+
+
+def _may_be_retried(activity: Activity[..., Any], error: BaseException) -> bool:
+    retry = activity.retry
+    if retry.gives_up_on(error):
+        return False
     try:
-        again = bool(retry_if(error))
+        return retry.retry_if is None or bool(retry.retry_if(error))
     except Exception as defect:
         log.warning("retry_if raised, trying again", activity=activity.name, exc_info=defect)
-        again = True
-    return info if again else msgspec.structs.replace(info, retryable=False)
+        return True
