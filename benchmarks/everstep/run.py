@@ -5,7 +5,6 @@ python run.py W1 --n 2000
 
 import asyncio
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import httpx
 
 from everstep import Client as EverstepClient
 from everstep import Run
+from everstep.cli.migrate import migrate
 from everstep.settings import Settings
 from everstep.stack._embedded import java, postgres_binaries
 from everstep.stack._jars import kafka_version
@@ -84,7 +84,7 @@ class Everstep(peer.Peer):
             "EVERSTEP_WORKER_ID": "bench",  # a worker that comes back under its name need not wait for its ghost
             "EVERSTEP_LOG_LEVEL": "warning",
         }
-        await asyncio.to_thread(subprocess.run, [sys.executable, "-m", "everstep", "migrate"], check=True)
+        await migrate(Settings.from_environment())
 
     async def start_worker(self) -> None:
         self.spawn("app", [sys.executable, "services.py"], cwd=self.here)

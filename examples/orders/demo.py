@@ -22,7 +22,7 @@ from typing import Any
 import asyncpg
 from rich.console import Console
 
-from everstep import Client, seconds
+from everstep import Client, seconds, words
 from everstep.stack import StackError
 from everstep_schemas.names import Topics
 from examples.orders import checks, display, stories
@@ -51,6 +51,10 @@ class Shop:
     workers: list[Service]
     connection: asyncpg.Connection
 
+    @property
+    def api_url(self) -> str:
+        return f"http://{self.orchestrators[-1].address}"
+
 
 @asynccontextmanager
 async def open_shop(logs: Path) -> AsyncIterator[Shop]:
@@ -77,20 +81,25 @@ async def trade(shop: Shop, observer: Observer) -> Takeover:
     console.print(f"Submitting {len(observer.orders)} orders to the topic {settings.topic_prefix}.submissions …")
     try:
         async with asyncio.timeout(LIMIT_SECONDS), asyncio.TaskGroup() as group, display.progress(console, observer):
-            watching = group.create_task(observer.watch(settings.kafka_bootstrap))
+            watching = [
+                group.create_task(observer.watch(settings.kafka_bootstrap)),
+                *[group.create_task(survivor.go_on()) for survivor in (shop.orchestrators[1], shop.workers[1])],
+            ]
             with ending(submitter):
                 submitter.start()
                 takeover = await accident.happen(observer, console.print)
                 await submitter.finish()
             await observer.until(lambda: observer.closed == len(observer.orders))
-            watching.cancel()
+            for task in watching:
+                task.cancel()
     except TimeoutError:
         raise ProcessError(f"not all orders ended in {LIMIT_SECONDS:.0f} s: {display.describe(observer)}") from None
     return takeover
 
 
 async def summarise(shop: Shop, order_ids: list[str]) -> Summary:
-    async with Client(settings=shop.installation.settings) as client:
+    """The daily summary, started over HTTP this time."""
+    async with Client(api_url=shop.api_url) as client:
         run = await client.start(daily_summary, order_ids, id=SUMMARY_ID)
         return await run.result(timeout=seconds(60))
 
@@ -132,6 +141,10 @@ async def activities(shop: Shop) -> int:
 async def tell_one_history(shop: Shop, told: list[Story]) -> None:
     order = next(story.order for story in told if story.order.card == UNRELIABLE)
     console.print(f"\nThe history of {order.order_id}, whose bank could not be reached and then lost its answer:")
+    async with Client(api_url=shop.api_url) as client:
+        history = [(event.seq, event.at, event.event) async for event in client.run(order.order_id).history()]
+    for line in words.story(history):
+        console.print(f"  {line.at:%H:%M:%S.%f}"[:-3], line.text, markup=False, highlight=False)
 
 
 def tell_verdict(found: list[str], told: list[Story], summary: Summary) -> None:
@@ -150,7 +163,7 @@ def tell_verdict(found: list[str], told: list[Story], summary: Summary) -> None:
 def tell_where(shop: Shop) -> None:
     for service in (*shop.orchestrators, *shop.workers[1:]):
         console.print(f"  {service.name}: metrics http://{service.address}/metrics")
-    console.print(f"  API: http://{shop.orchestrators[0].address}/api/v1/runs?limit=5 (see /openapi.json)")
+    console.print(f"  API: {shop.api_url}/api/v1/runs?limit=5, described in {shop.api_url}/openapi.json")
     for name, value in shop.installation.addresses.items():
         console.print(f"  export {name}={value}", soft_wrap=True)
 

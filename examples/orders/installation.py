@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from everstep import stack
+from everstep.cli.migrate import migrate
 from everstep.settings import Settings
 from examples.orders import ledger, stories
 from examples.orders.processes import Process, Service
@@ -42,11 +43,10 @@ async def install(logs: Path) -> AsyncIterator[Installation]:
         names = {} if servers.way in stack.WAYS else own_names()
         addresses = {**stack.environment(servers), **names}
         settings = Settings.from_environment(addresses)
+        await migrate(settings)
         shop_dsn = await create_shop(servers.postgres_dsn, f"{settings.postgres_schema}_shop")
         environment = {**os.environ, **addresses, "SHOP_DSN": shop_dsn}
-        installation = Installation(servers.way, servers.postgres_dsn, settings, addresses, environment, logs)
-        await migrate(installation)
-        yield installation
+        yield Installation(servers.way, servers.postgres_dsn, settings, addresses, environment, logs)
 
 
 def own_names() -> dict[str, str]:
@@ -63,9 +63,3 @@ async def create_shop(dsn: str, schema: str) -> str:
     finally:
         await connection.close()
     return f"{dsn}{'&' if '?' in dsn else '?'}search_path={schema}"
-
-
-async def migrate(installation: Installation) -> None:
-    migration = Process("migrate", ["everstep", "migrate"], installation.environment, installation.logs)
-    migration.start()
-    await migration.finish()

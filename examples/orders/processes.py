@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 
@@ -74,9 +75,17 @@ class Process:
         await asyncio.to_thread(self._process.wait)
         self._ended()
 
+    async def go_on(self) -> NoReturn:
+        """Never returns: raises `ProcessError` when the process ends."""
+        await self.finish()
+        raise self._ended_early()
+
     def check_running(self) -> None:
         if self._ended():
-            raise ProcessError(f"{self.name} ended before it should have.{self._tail()}")
+            raise self._ended_early()
+
+    def _ended_early(self) -> ProcessError:
+        return ProcessError(f"{self.name} ended before it should have.{self._tail()}")
 
     def _ended(self) -> bool:
         assert self._process is not None
