@@ -106,9 +106,7 @@ async def serve(app: App, queues: Mapping[str, int], settings: Settings) -> int:
     try:
         worker = Worker(app, queues, settings)
         try:
-            await _ensure_topics(settings, queues)
-            await worker.start()
-            await stop.wait()
+            await _until_stopped(_start(worker, settings, queues), stop)
         finally:
             await worker.stop()
     except (PortTaken, topics.TopicError) as error:
@@ -120,10 +118,23 @@ async def serve(app: App, queues: Mapping[str, int], settings: Settings) -> int:
     return 0
 
 
-async def _ensure_topics(settings: Settings, queues: Iterable[str]) -> None:
+async def _start(worker: Worker, settings: Settings, queues: Iterable[str]) -> None:
     async with topics.admin_client(settings) as admin:
         for queue in queues:
             await topics.ensure_queue(admin, settings, queue)
+    await worker.start()
+
+
+async def _until_stopped(start: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Starts, unless that fails or takes longer than anybody waits, and returns when a signal came."""
+    starting, stopping = asyncio.create_task(start), asyncio.create_task(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+    else:
+        await starting
+        await stopping
 
 
 def _asked_to_stop(stop: asyncio.Event, number: int) -> None:

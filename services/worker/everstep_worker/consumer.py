@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
+from everstep_worker.clients import close_consumer, open_consumer
 from everstep_worker.deliveries import Delivery, Partition, Record
 from everstep_worker.dispatch import Line
 
@@ -28,10 +29,9 @@ log = structlog.stdlib.get_logger(__name__)
 SESSION_SECONDS = 6.0
 HEARTBEAT_SECONDS = 1.0  # so others see a rebalance soon
 COMMIT_SECONDS = 0.2
-LAST_COMMIT_SECONDS = 3.0
+LAST_COMMIT_SECONDS = POSITION_SECONDS = 3.0
 POLL_SECONDS = 5.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 10.0
-STOP_SECONDS = 5.0
 LEAST_RECORDS = 100  # of one fetch, so that few slots do not make many small ones
 FOREVER_MS = 2**31 - 1  # a worker whose slots are all taken does not poll, and is still there
 
@@ -58,6 +58,7 @@ class QueueConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         self._finished = asyncio.Event()
         self._consumer: AIOKafkaConsumer = None  # opened by `start`
         self._tasks: list[asyncio.Task[None]] = []
+        self.joined = asyncio.Event()
         self._options = connection | {
             "group_id": group,
             "group_instance_id": member,
@@ -70,8 +71,8 @@ class QueueConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         }
 
     async def start(self) -> None:
-        """Joins the group. Raises `KafkaError` if that is not possible."""
-        self._consumer = await self._open()
+        """Begins to join the group; `joined` is set when this is a member. Raises `KafkaError` without a broker."""
+        await self._open()
         self._tasks = [asyncio.create_task(self._fetch()), asyncio.create_task(self._commit_regularly())]
 
     async def stop_fetching(self) -> None:
@@ -139,23 +140,19 @@ class QueueConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
             if topic_partition not in assigned or await self._others_worked_on(topic_partition):
                 self._forget(topic_partition)
         self._line.held = False
+        self.joined.set()
         self._fetched()
 
     async def _others_worked_on(self, topic_partition: TopicPartition) -> bool:
         """Whether another worker moved the offset, since this one had lost its place in the group without noticing."""
-        position: int = await self._consumer.position(topic_partition)
-        return position > self._partitions[topic_partition].watermark.position
+        with contextlib.suppress(KafkaError, TimeoutError):
+            position: int = await asyncio.wait_for(self._consumer.position(topic_partition), POSITION_SECONDS)
+            return position > self._partitions[topic_partition].watermark.position
+        return False
 
-    async def _open(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(**self._options)
-        consumer.subscribe([self._topic], listener=self)
-        self._consumer = consumer
-        try:
-            await consumer.start()
-        except BaseException:
-            await _stop(consumer)
-            raise
-        return consumer
+    async def _open(self) -> None:
+        self._consumer = await open_consumer(self._options, self._topic)
+        self._consumer.subscribe([self._topic], listener=self)
 
     async def _rejoin(self) -> None:
         await self._abandon()
@@ -164,7 +161,7 @@ class QueueConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         delay = FIRST_RETRY_SECONDS
         while True:
             try:
-                self._consumer = await self._open()
+                await self._open()
                 return
             except Exception as error:
                 log.warning("cannot join the group of a queue, trying again", queue=self._line.queue, error=repr(error))
@@ -173,8 +170,7 @@ class QueueConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
 
     async def _abandon(self) -> None:
         await self._commit_in_time()
-        if self._consumer is not None:
-            await _stop(self._consumer)
+        await close_consumer(self._consumer)
 
     # ---- offsets
 
@@ -207,8 +203,3 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(consumer.stop(), STOP_SECONDS)

@@ -7,20 +7,18 @@ an answer to a command that was cancelled meets nothing any more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any, Protocol
 
 import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from everstep_schemas.wire import control_decoder
+from everstep_worker.clients import close_consumer, open_consumer
 
 log = structlog.stdlib.get_logger(__name__)
 
 RETRY_SECONDS = 1.0
-STOP_SECONDS = 5.0
 
 
 class Controlled(Protocol):
@@ -34,7 +32,7 @@ class Control:
     """Passes on what the control topic says."""
 
     def __init__(self, connection: dict[str, Any], topic: str, target: Controlled) -> None:
-        self._connection = connection
+        self._options = connection | {"enable_auto_commit": False, "auto_offset_reset": "latest"}
         self._partition = TopicPartition(topic, 0)
         self._target = target
         self._consumer: AIOKafkaConsumer | None = None
@@ -49,7 +47,7 @@ class Control:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await _stop(self._consumer)
+        await close_consumer(self._consumer)
 
     async def _follow(self) -> None:
         while True:
@@ -61,17 +59,16 @@ class Control:
             except Exception as error:
                 log.warning("reading the control topic failed, trying again", error=repr(error))
                 consumer, self._consumer = self._consumer, None
-                await _stop(consumer)
+                await close_consumer(consumer)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _open(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(enable_auto_commit=False, auto_offset_reset="latest", **self._connection)
+        consumer = await open_consumer(self._options, self._partition.topic)
         try:
-            await consumer.start()
             consumer.assign([self._partition])
             await consumer.seek_to_end(self._partition)
         except BaseException:
-            await _stop(consumer)
+            await close_consumer(consumer)
             raise
         return consumer
 
@@ -85,9 +82,3 @@ class Control:
             self._target.cancel(message.token)
         else:
             self._target.drop(message.token)
-
-
-async def _stop(consumer: AIOKafkaConsumer | None) -> None:
-    if consumer is not None:
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            await asyncio.wait_for(consumer.stop(), STOP_SECONDS)

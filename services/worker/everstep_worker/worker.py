@@ -96,6 +96,7 @@ class Worker:
         await self._results.start()
         await self._control.start()
         await asyncio.gather(*(consumer.start() for consumer in self._consumers))
+        await asyncio.gather(*(consumer.joined.wait() for consumer in self._consumers))
         self._ready = True
         log.info(
             "worker ready",

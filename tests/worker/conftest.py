@@ -1,0 +1,21 @@
+"""An installation per test on the session's Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.worker.kit import Orchestrator, installation, settings_of
+
+from everstep.settings import Settings
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+    return settings_of(kafka_bootstrap, topic_prefix)
+
+
+@pytest.fixture
+async def orchestrator(settings: Settings) -> AsyncIterator[Orchestrator]:
+    async with installation(settings, "default", "other") as opened:
+        yield opened
