@@ -384,7 +384,8 @@ def test_queue_event_lock_semaphore_condition_and_barrier() -> None:
 
         async def consumer() -> None:
             for n in range(3):
-                log.insert(len(log), f"got {n + await queue.get()}")
+                got = n + await queue.get()
+                log.append(f"got {got}")
             await event.wait()
             await barrier.wait()
 
@@ -410,7 +411,7 @@ def test_queue_event_lock_semaphore_condition_and_barrier() -> None:
 
     case = begin(body)
     case.complete_all(1)
-    assert case.result == ["in 0", "in 1", "got 1", "in 2", "got 2", "got 3", "notified"]
+    assert case.result == ["in 0", "in 1", "got 1", "in 2", "got 2", "notified", "got 3"]
 
 
 def test_a_semaphore_does_not_lose_the_place_of_a_waiter_that_is_cancelled_when_woken() -> None:

@@ -107,8 +107,14 @@ def _throw(suspended: Suspended) -> None:
 def _ends(resume: Callable[[Any], object], value: object) -> bool:
     """Resume suspended code; whether that ended it, in whatever way."""
     try:
-        resume(value)
+        awaited = resume(value)
     except BaseException:
         # The author's `finally` failed or let RunEvicted pass: either way the code is closed and nobody waits for it.
         return True
+    finally:
+        # The exception's traceback refers to this frame: a ring would keep the author's frames until a collection.
+        del value
+    if isinstance(awaited, asyncio.Future):
+        # As a task does: the next await of this future suspends again, instead of failing at once for ever.
+        awaited._asyncio_future_blocking = False
     return False

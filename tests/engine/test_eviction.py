@@ -1,0 +1,384 @@
+"""Eviction closes the author's code without letting it do anything, in this run or any other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.engine.kit import Case
+
+from everstep import App, Context, RunEvicted
+from everstep._core.loop import DeadLoop
+from everstep_schemas import events
+
+app = App("eviction")
+log: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log() -> Iterator[None]:
+    log.clear()
+    yield
+    assert gc.isenabled()
+    assert asyncio._get_running_loop() is None
+
+
+@app.activity
+async def work(n: int) -> int:
+    raise AssertionError("workers run activities")
+
+
+@app.activity
+async def refund(n: int) -> None:
+    raise AssertionError("workers run activities")
+
+
+async def tidy(name: str, inner: Any) -> None:
+    try:
+        await inner
+    except BaseException as error:
+        log.append(f"{name}: {type(error).__name__}")
+        raise
+    finally:
+        try:
+            await refund(1)
+        except BaseException as error:
+            log.append(f"{name} cannot: {type(error).__name__}")
+
+
+@app.workflow
+async def nested(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(tidy("first", work(1)))
+        group.create_task(tidy("second", asyncio.sleep(60)))
+        await tidy("main", asyncio.gather(work(2), work(3)))
+
+
+def test_all_tasks_are_closed_newest_first_and_can_command_nothing() -> None:
+    case = Case(app, nested, check=False)
+    before = case.run.next_seq
+    case.run.evict()
+    assert log == [
+        "second: RunEvicted",
+        "second cannot: RunEvicted",
+        "first: RunEvicted",
+        "first cannot: RunEvicted",
+        "main: RunEvicted",
+        "main cannot: RunEvicted",
+    ]
+    assert case.run.next_seq == before
+    case.run.evict()
+    assert len(log) == 6, "closing again does nothing"
+
+
+@app.workflow
+async def tries_everything(ctx: Context) -> None:
+    loop = asyncio.get_running_loop()
+    event, handle = asyncio.Event(), work(1)
+    future = loop.create_future()
+    waiter = asyncio.ensure_future(event.wait())
+    await asyncio.sleep(0)
+    stream = ctx.signals("x", type=int)
+    try:
+        await handle
+    finally:
+        uses: dict[str, Any] = {
+            "info": lambda: ctx.info,
+            "now": lambda: ctx.now(),
+            "uuid4": lambda: ctx.uuid4(),
+            "random": lambda: ctx.random,
+            "log": lambda: ctx.log,
+            "sleep": lambda: ctx.sleep_until(datetime.now(UTC)),
+            "signal": lambda: ctx.wait_for_signal("x"),
+            "stream": lambda: stream.receive(),
+            "pending": lambda: stream.pending(),
+            "status": lambda: ctx.set_status("evicted"),
+            "by name": lambda: ctx.activity("x"),
+            "activity": lambda: refund(1),
+            "create_task": lambda: asyncio.get_running_loop().create_task(event.wait()),
+            "create_future": lambda: loop.create_future(),
+            "call_soon": lambda: loop.call_soon(print),
+            "call_later": lambda: loop.call_later(1, print),
+            "time": lambda: loop.time(),
+            "future": lambda: (future.add_done_callback(print), future.set_result(None)),
+            "cancel": lambda: waiter.cancel(),
+            "handle": lambda: handle.cancel(),
+            "gather": lambda: asyncio.gather(event.wait()),
+        }
+        for name, use in uses.items():
+            try:
+                use()
+                log.append(f"{name} worked")
+            except RunEvicted:
+                pass
+            except BaseException as error:
+                log.append(f"{name}: {error!r}")
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_every_use_of_ctx_activities_and_asyncio_raises() -> None:
+    case = Case(app, tries_everything, check=False)
+    before = case.run.next_seq
+    case.run.evict()
+    assert log == []
+    assert case.run.next_seq == before
+    assert type(case.run._program.loop) is DeadLoop
+
+
+@app.workflow
+async def awaits_what_it_has(ctx: Context) -> None:
+    one, two = work(1), work(2)
+    try:
+        await one
+    finally:
+        try:
+            await two
+        except RunEvicted:
+            log.append("evicted again")
+        while True:
+            try:
+                await two
+            except BaseException as error:
+                log.append(type(error).__name__)
+                if len(log) > 3:
+                    break
+
+
+def test_awaiting_a_handle_that_exists_raises_again_and_again() -> None:
+    Case(app, awaits_what_it_has, check=False).run.evict()
+    assert log == ["evicted again", "RunEvicted", "RunEvicted", "RunEvicted"]
+
+
+@app.workflow
+async def never_gives_up(ctx: Context) -> None:
+    handle = work(1)
+    while True:
+        try:
+            await handle
+        except RunEvicted:
+            log.append("no")
+
+
+def test_code_that_refuses_to_end_is_left_after_a_while() -> None:
+    case = Case(app, never_gives_up, check=False)
+    case.run.evict()
+    assert len(log) == 100
+
+
+async def numbers() -> AsyncIterator[int]:
+    try:
+        for n in range(10):
+            yield n
+            await asyncio.sleep(0)
+    finally:
+        log.append("generator closing")
+        try:
+            await refund(7)
+            log.append("refunded")
+        except BaseException as error:
+            log.append(f"generator: {type(error).__name__}")
+
+
+def plain() -> Iterator[int]:
+    try:
+        yield 1
+        yield 2
+    finally:
+        log.append("plain generator closed")
+
+
+@app.workflow
+async def open_generators(ctx: Context) -> None:
+    held, lines = numbers(), plain()
+    await held.__anext__()
+    next(lines)
+    async for _ in numbers():
+        await work(1)
+
+
+def test_open_generators_are_closed_and_can_command_nothing() -> None:
+    case = Case(app, open_generators, check=False)
+    case.run.evict()
+    assert sorted(log) == [
+        "generator closing",
+        "generator closing",
+        "generator: RunEvicted",
+        "generator: RunEvicted",
+        "plain generator closed",
+    ]
+
+
+@app.workflow
+async def drops_a_generator(ctx: Context) -> str:
+    dropped = numbers()
+    await dropped.__anext__()
+    del dropped
+    await work(1)
+    return "done"
+
+
+def test_a_generator_dropped_in_a_step_is_closed_by_its_own_run() -> None:
+    case = Case(app, drops_a_generator)
+    assert log[0] == "generator closing"
+    scheduled = [e.name for e in case.history if isinstance(e, events.ActivityScheduled)]
+    assert scheduled == ["work", "refund"], "its finally is part of the run, in each replay"
+    for seq in case.pending("refund"):
+        case.complete(seq)
+    assert "refunded" in log
+    case.complete(2, 1)
+    assert case.result == "done"
+
+
+class Ring:
+    """Keeps something alive until the cyclic collector finds it."""
+
+    def __init__(self, kept: Any) -> None:
+        self.kept = kept
+        self.myself = self
+
+
+@app.workflow
+async def leaves_garbage(ctx: Context) -> str:
+    generator = numbers()
+    await generator.__anext__()
+    Ring(generator)
+    del generator
+
+    async def forgotten() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            log.append("forgotten task closed")
+            refund(8)
+
+    Ring(asyncio.create_task(forgotten()))
+    await work(1)
+    await work(2)
+    return "done"
+
+
+@app.workflow
+async def collects(ctx: Context) -> None:
+    gc.collect()
+    await work(1)
+    gc.collect()
+
+
+def test_collecting_one_runs_garbage_in_another_runs_step_records_nothing() -> None:
+    victim = Case(app, leaves_garbage, check=False)
+    other = Case(app, collects, check=False)
+    other.complete(2, 1)
+    gc.collect()
+    assert [type(e).__name__ for e in other.history] == [
+        "Started",
+        "ActivityScheduled",
+        "ActivityCompleted",
+        "Completed",
+    ]
+    victim.complete(2, 1)
+    assert [e.name for e in victim.history if isinstance(e, events.ActivityScheduled)] == ["work", "work"]
+    assert log == [], "an open generator and a forgotten task wait for the eviction"
+    victim.run.evict()
+    assert "forgotten task closed" in log
+    assert "generator: RunEvicted" in log
+    assert "refunded" not in log
+
+
+def test_the_collector_is_off_during_a_step_and_as_it_was_after() -> None:
+    @app.workflow
+    async def looks(ctx: Context) -> list[bool]:
+        return [gc.isenabled()]
+
+    assert Case(app, looks).result == [False]
+    gc.disable()
+    try:
+        Case(app, looks)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+flavour = contextvars.ContextVar("flavour", default="none")
+
+
+@app.workflow
+async def flavoured(ctx: Context) -> list[str]:
+    before = flavour.get()
+    token = flavour.set("main")
+
+    async def child() -> str:
+        inherited = flavour.get()
+        reset = flavour.set("child")
+        try:
+            await work(1)
+        finally:
+            flavour.reset(reset)
+            log.append(f"reset to {flavour.get()}")
+        return inherited
+
+    task = asyncio.create_task(child())
+    await work(2)
+    inherited = await task
+    flavour.reset(token)
+    return [before, inherited, flavour.get()]
+
+
+def test_context_variables_belong_to_the_run() -> None:
+    flavour.set("outside")
+    case = Case(app, flavoured)
+    case.complete_all(1)
+    assert case.result == ["none", "main", "none"]
+    assert flavour.get() == "outside"
+
+
+def test_context_variables_can_be_reset_while_closing() -> None:
+    case = Case(app, flavoured, check=False)
+    case.run.evict()
+    assert log == ["reset to main"]
+
+
+def test_a_context_is_of_no_use_to_another_run() -> None:
+    contexts: list[Context] = []
+
+    @app.workflow
+    async def leaks(ctx: Context) -> None:
+        contexts.append(ctx)
+        await work(1)
+
+    @app.workflow
+    async def borrows(ctx: Context) -> str:
+        try:
+            contexts[0].set_status("mine")
+        except Exception as error:
+            return type(error).__name__
+        return "?"
+
+    case = Case(app, leaks, check=False)
+    assert Case(app, borrows).result == "NondeterminismError"
+    with pytest.raises(Exception, match="outside of the run"):
+        contexts[0].now()
+    assert case.run.custom_status is None
+
+
+async def test_a_step_within_a_task_is_refused() -> None:
+    with pytest.raises(Exception, match="plain callback"):
+        Case(app, nested)
+
+
+async def test_a_step_from_a_callback_leaves_the_outer_loop_as_it_was() -> None:
+    outer = asyncio.get_running_loop()
+    finished: asyncio.Future[Any] = outer.create_future()
+
+    def step() -> None:
+        case = Case(app, nested, check=False)
+        running = asyncio.get_running_loop()
+        case.run.evict()
+        finished.set_result([running, asyncio.get_running_loop(), case.run.events])
+
+    outer.call_soon(step)
+    assert await finished == [outer, outer, 5]
