@@ -116,3 +116,12 @@ UPDATE {schema}.shards SET trying = $3 WHERE shard = $1 AND epoch = $2 RETURNING
 INSERT INTO {schema}.installation AS i (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = i.value
 RETURNING value;
+
+-- name: census
+SELECT workflow, condition, count(*)
+FROM {schema}.runs
+WHERE shard = $1 AND status = 'running'
+GROUP BY workflow, condition;
+
+-- name: parked_count
+SELECT count(*) FROM {schema}.parked WHERE shard = $1;
