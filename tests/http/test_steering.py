@@ -108,10 +108,9 @@ async def test_a_run_that_waits_for_its_code_is_shown_as_stalled(
     asked = start(api, workflow_id="a")
     submission = await kafka.submitted()
     assert isinstance(submission, wire.Start)
-    await kafka.publish(LifecycleType.STALLED, fact("a", 0, 0))  # of another run: not the answer
     reason = msgspec.json.encode({"kind": "unknown_workflow", "message": "nobody has it"})
     await rows.run("a", source=submission.submission_id, condition="stalled", reason=reason)
-    await kafka.publish(LifecycleType.STALLED, fact("a", reason="nobody has it"))
+    await kafka.publish(LifecycleType.STALLED, fact("a", submission_id=submission.submission_id))
     response = await asked
     assert (response.status_code, response.json()["condition"]) == (201, "stalled")
     assert response.json()["reason"]["message"] == "nobody has it"

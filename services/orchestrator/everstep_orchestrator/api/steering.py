@@ -7,7 +7,6 @@ end are answered as soon as they are durable; what they did stands in the histor
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 from urllib.parse import quote
 from uuid import uuid4
@@ -102,20 +101,12 @@ async def _started(api: Api, watch: Watch, start: Start, seconds: float) -> tupl
     if known := await api.reader.run_of_source(start.workflow_id, source):
         return known, False
     await submit(api, start)
-    deadline = time.monotonic() + seconds
-
-    # A run that waits for its code is announced as stalled, which does not name the submission.
-    def concerns(fact: Fact) -> bool:
-        return fact.body.submission_id == source or fact.type == LifecycleType.STALLED
-
-    answered = False
-    while not answered:
-        fact = await next_fact(api, watch, concerns, deadline - time.monotonic())
-        if fact is not None and fact.type == LifecycleType.SUBMISSION_REJECTED:
-            raise _rejected(start, fact)
-        if created := await api.reader.run_of_source(start.workflow_id, source):
-            return created, True
-        answered = fact is None or fact.type == LifecycleType.STARTED
+    fact = await next_fact(api, watch, lambda fact: fact.body.submission_id == source, seconds)
+    if fact is not None and fact.type == LifecycleType.SUBMISSION_REJECTED:
+        raise _rejected(start, fact)
+    # Also without an answer: a run that waits for an orchestrator that has its code is not announced.
+    if created := await api.reader.run_of_source(start.workflow_id, source):
+        return created, True
     existing = await api.reader.describe(start.workflow_id, fact.body.run) if fact else None
     if existing is None:
         raise _unanswered(start)
