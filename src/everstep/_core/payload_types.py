@@ -60,11 +60,12 @@ def dec_hook(cls: type, value: Any) -> Any:
 class Readable:
     """What a codec needs to know of an annotation.
 
-    `type` is one that msgspec reads. `loose`: JSON that reads back well does not prove a value right (NaN becomes
-    null), or equal values may give other bytes (sets), so values are walked before they are written.
+    `type` is one that msgspec reads. `unordered`: there are sets, so equal values may give other bytes. `loose`: JSON
+    that reads back does not prove a value right, since NaN becomes null and null is allowed.
     """
 
     type: Any
+    unordered: bool
     loose: bool
 
 
@@ -77,20 +78,16 @@ def readable(annotation: Any) -> Readable:
     except (TypeError, NameError, RecursionError) as error:
         raise RegistrationError(f"`{text_of(annotation)}` cannot cross the wire: {error}") from None
     for node in nodes:
-        if isinstance(node, info.CustomType) and not _known(node.cls):
+        if isinstance(node, info.CustomType) and not (node.cls is object or issubclass(node.cls, StandIn)):
             raise RegistrationError(
                 f"`{text_of(node.cls)}` in `{text_of(annotation)}` cannot cross the wire: use a dataclass, a msgspec "
                 "struct, an attrs class, a TypedDict, a pydantic model, or a type that JSON can carry"
             )
-    return Readable(replaced, any(map(_is_loose, nodes)))
+    return Readable(replaced, any(map(_is_unordered, nodes)), any(map(_is_loose, nodes)))
 
 
 def text_of(annotation: Any) -> str:
     return annotation.__qualname__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
-
-
-def _known(cls: type) -> bool:
-    return cls is object or issubclass(cls, StandIn)
 
 
 def _nodes(root: info.Type) -> Iterator[info.Type]:
@@ -109,10 +106,15 @@ def _nodes(root: info.Type) -> Iterator[info.Type]:
             todo.extend(value if isinstance(value, tuple) else (value,))
 
 
+def _is_unordered(node: info.Type) -> bool:
+    stand_in = isinstance(node, info.CustomType) and node.cls is not object
+    return stand_in or isinstance(node, info.SetType | info.FrozenSetType)
+
+
 def _is_loose(node: info.Type) -> bool:
     if isinstance(node, info.UnionType):
         return {info.FloatType, info.NoneType} <= {type(one) for one in node.types}
-    return isinstance(node, info.AnyType | info.SetType | info.FrozenSetType | info.CustomType)
+    return isinstance(node, info.AnyType | info.CustomType)
 
 
 # ---- annotations

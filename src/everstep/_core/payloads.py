@@ -35,20 +35,24 @@ _EXACT = (str, int, bool, type(None))
 class Codec(Generic[T]):
     """Writes and reads the values of one annotation. Build with `codec_for`."""
 
-    __slots__ = ("_decoder", "_exact", "_loose")
+    __slots__ = ("_decoder", "_exact", "_loose", "_unordered")
 
     def __init__(self, annotation: Any) -> None:
         understood = readable(annotation)
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(understood.type, dec_hook=dec_hook)
+        self._unordered = understood.unordered
         self._loose = understood.loose
         self._exact = annotation if annotation in _EXACT else None
 
     def encode(self, value: T) -> bytes:
         """The JSON of `value`; `PayloadError` if it does not fit the annotation or cannot be JSON."""
         try:
-            data = _encoder.encode(normal(value) if self._loose else value)
-            if type(value) is not self._exact:
-                self._decoder.decode(data)
+            data = _encoder.encode(normal(value) if self._unordered else value)
+            if type(value) is self._exact:
+                return data
+            read = self._decoder.decode(data)
+            if self._loose and read != value:  # nothing was lost of a value that equals what comes back
+                return _encoder.encode(normal(value))
         except Exception as error:
             raise _refusal(error, value) from None
         return data
