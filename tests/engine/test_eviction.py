@@ -80,7 +80,8 @@ def test_all_tasks_are_closed_newest_first_and_can_command_nothing() -> None:
 async def tries_everything(ctx: Context) -> None:
     loop = asyncio.get_running_loop()
     event, handle = asyncio.Event(), work(1)
-    future = loop.create_future()
+    future: asyncio.Future[None] = loop.create_future()
+    future.add_done_callback(lambda _: None)
     waiter = asyncio.ensure_future(event.wait())
     await asyncio.sleep(0)
     stream = ctx.signals("x", type=int)
@@ -105,7 +106,7 @@ async def tries_everything(ctx: Context) -> None:
             "call_soon": lambda: loop.call_soon(print),
             "call_later": lambda: loop.call_later(1, print),
             "time": lambda: loop.time(),
-            "future": lambda: (future.add_done_callback(print), future.set_result(None)),
+            "future": lambda: future.set_result(None),
             "cancel": lambda: waiter.cancel(),
             "handle": lambda: handle.cancel(),
             "gather": lambda: asyncio.gather(event.wait()),
