@@ -3,7 +3,8 @@
 The consumer has no group and never resets a position by itself: the offsets to apply next live in the shard's row.
 aiokafka forgets what it fetched at every `assign`, and would silently skip messages of partitions that stay assigned
 unless every one of them is sought again before control returns to the loop; hence the one method `assign`, without an
-`await`, that takes the positions of all of them. Records that were fetched for an earlier assignment are dropped.
+`await`, that takes the positions of all of them. What `read` gives belongs to the assignment of that very moment, even
+if it was called under an earlier one: aiokafka drops what it had fetched before, and hands over without an `await`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ class Intake:
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=500,
         )
-        self._generation = 0
 
     async def start(self) -> None:
         await self._consumer.start()
@@ -57,7 +57,6 @@ class Intake:
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """From now on read exactly these partitions, each from the given offset."""
-        self._generation += 1
         if not positions:
             self._consumer.unsubscribe()
             return
@@ -78,9 +77,8 @@ class Intake:
 
     async def read(self, max_records: int) -> Batch:
         """The next records, empty after a second without any. Raises `OutsideLog`."""
-        generation = self._generation
         try:
             batch: Batch = await self._consumer.getmany(timeout_ms=1000, max_records=max_records)
         except OffsetOutOfRangeError as error:
             raise OutsideLog(dict(error.args[0])) from error
-        return batch if generation == self._generation else {}
+        return batch
