@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.worker import flow
 from tests.worker.kit import Orchestrator, installation, settings_of
 
 from everstep.settings import Settings
@@ -19,3 +20,12 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
 async def orchestrator(settings: Settings) -> AsyncIterator[Orchestrator]:
     async with installation(settings, "default", "other") as opened:
         yield opened
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[flow.World]:
+    """What the activities of workers in this process share with the test."""
+    fresh = flow.World()
+    monkeypatch.setattr(flow, "world", fresh)
+    yield fresh
+    fresh.gate.set()

@@ -266,9 +266,22 @@ def use_in_a_thread(*, b: str = provided(second)) -> str:
 @app.activity
 async def note(line: str, wait_for: str | None = None) -> str:
     """Appends a line to a file, and waits until another file is there."""
-    directory = Path(os.environ["WORKER_TESTS_DIRECTORY"])
-    with (directory / "notes").open("a") as notes:
-        notes.write(f"{line} {os.getpid()}\n")
-    while wait_for is not None and not (directory / wait_for).exists():  # noqa: ASYNC110 - a test in another process
+    _append(line)
+    while wait_for is not None and not (_directory() / wait_for).exists():  # noqa: ASYNC110 - made by another process
         await asyncio.sleep(0.01)
     return line
+
+
+@app.activity
+def note_for_ever(line: str) -> None:
+    _append(line)
+    threading.Event().wait()
+
+
+def _directory() -> Path:
+    return Path(os.environ["WORKER_TESTS_DIRECTORY"])
+
+
+def _append(line: str) -> None:
+    with (_directory() / "notes").open("a") as notes:
+        notes.write(f"{line} {os.getpid()}\n")

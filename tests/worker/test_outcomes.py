@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from msgspec import UNSET, Raw
@@ -19,14 +18,6 @@ from everstep_schemas.wire import ActivityCompleted, ActivityFailed, ReplyTo, en
 from everstep_worker.worker import Worker
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def world(monkeypatch: pytest.MonkeyPatch) -> Any:
-    fresh = flow.World()
-    monkeypatch.setattr(flow, "world", fresh)
-    yield fresh
-    fresh.gate.set()
 
 
 @pytest.fixture
@@ -146,9 +137,8 @@ class TestErrors:
     async def test_too_many_arguments(self, orchestrator: Orchestrator) -> None:
         assert not (await orchestrator.failure_of("greet", "Ann", "Bob")).retryable
 
-    @pytest.mark.parametrize("args", [b'{"a":1}', b'["\\ud800"]'])
-    async def test_arguments_that_are_no_arguments(self, orchestrator: Orchestrator, args: bytes) -> None:
-        assert not (await orchestrator.failure_of("greet", args=Raw(args))).retryable
+    async def test_arguments_that_are_no_list(self, orchestrator: Orchestrator) -> None:
+        assert not (await orchestrator.failure_of("greet", args=Raw(b'{"a":1}'))).retryable
 
     @pytest.mark.parametrize("name", ["unserialisable", "wrong_type"])
     async def test_results_that_are_no_json_of_their_type(self, orchestrator: Orchestrator, name: str) -> None:

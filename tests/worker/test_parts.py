@@ -20,7 +20,9 @@ from everstep_worker.threads import Threads
 
 
 @dataclass(frozen=True)
-class _Record:
+class FakeRecord:
+    """A command in a queue."""
+
     offset: int
     topic: str = "t"
     partition: int = 0
@@ -32,7 +34,7 @@ class _Record:
 
 def _deliveries(count: int) -> list[Delivery]:
     partition = Partition(0)
-    return [Delivery(_Record(offset), partition) for offset in range(count)]
+    return [Delivery(FakeRecord(offset), partition) for offset in range(count)]
 
 
 class _Started:

@@ -23,6 +23,7 @@ from everstep.admin import topics
 from everstep.app import App, LoadError, load
 from everstep.settings import Settings, SettingsError
 from everstep_schemas.names import why_bad_queue
+from everstep_worker.clients import TopicMissing
 from everstep_worker.http import PortTaken
 from everstep_worker.worker import Worker
 
@@ -109,7 +110,7 @@ async def serve(app: App, queues: Mapping[str, int], settings: Settings) -> int:
             await _until_stopped(_start(worker, settings, queues), stop)
         finally:
             await worker.stop()
-    except (PortTaken, topics.TopicError) as error:
+    except (PortTaken, TopicMissing, topics.TopicError) as error:
         log.error("the worker cannot start", error=str(error))
         return MISCONFIGURED
     except KafkaError as error:

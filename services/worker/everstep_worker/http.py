@@ -42,7 +42,7 @@ def listen(host: str, port: int | None) -> socket.socket:
             return _bind(host, candidate)
         except OSError as error:
             reason = error
-    raise PortTaken(f"cannot listen on {host}:{port or FIRST_PORT} ({reason}): set EVERSTEP_HTTP_HOST and _PORT")
+    raise PortTaken(f"cannot listen on {host}:{port or FIRST_PORT} ({reason}): set EVERSTEP_HTTP_PORT to a free one")
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -51,6 +51,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen()  # else another could bind the same port until this one is served
     except OSError:
         listener.close()
         raise

@@ -104,7 +104,7 @@ class Worker:
             queues={line.queue: line.limit for line in self._lines},
             activities=sorted(self._activities),
             concurrency=self._settings.concurrency,
-            http=self._http.address,
+            http=self.address,
         )
 
     async def stop(self) -> None:
@@ -127,6 +127,11 @@ class Worker:
         await self._http.close()
 
     # ---- health
+
+    @property
+    def address(self) -> str:
+        """Where HTTP listens."""
+        return self._http.address
 
     def why_unhealthy(self) -> str | None:
         stuck = self._runner.stuck

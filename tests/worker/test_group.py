@@ -1,0 +1,101 @@
+"""Workers share queues: what one leaves, another does, and what one does, nobody repeats without need."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from tests.worker import flow
+from tests.worker.kit import PARTITIONS, SHARDS, Orchestrator, eventually, installation, running, settings_of
+
+from everstep.admin import topics
+from everstep.stack import Stack
+from everstep_schemas.wire import ActivityCompleted
+
+pytestmark = pytest.mark.integration
+
+EACH = 10
+
+
+async def test_a_second_worker_takes_its_share_and_repeats_only_that(
+    orchestrator: Orchestrator, world: flow.World
+) -> None:
+    commands = {
+        f"{partition}/{n}": orchestrator.command("wait", f"{partition}/{n}")
+        for partition in range(PARTITIONS)
+        for n in range(EACH)
+    }
+    async with running(flow.app, orchestrator.settings) as first:
+        for name, command in commands.items():
+            await orchestrator.send(command, partition=int(name[0]))
+        await eventually(lambda: len(world.began) == PARTITIONS * EACH)
+        async with running(flow.app, orchestrator.settings):
+            await eventually(lambda: len(world.began) == (PARTITIONS + 1) * EACH)
+            again = {name[0] for name, times in Counter(world.began).items() if times == 2}
+            assert len(again) == 1
+            world.gate.set()
+            for command in commands.values():
+                assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
+            for partition in range(PARTITIONS):
+                await orchestrator.until_committed(EACH, partition=partition)
+        assert max(Counter(world.began).values()) == 2
+        assert first.why_unready() is None
+
+
+async def test_who_stays_takes_over_what_the_other_leaves(orchestrator: Orchestrator) -> None:
+    async with running(flow.app, orchestrator.settings):
+        async with running(flow.app, orchestrator.settings):
+            for partition in range(PARTITIONS):
+                command = orchestrator.command("greet", "both")
+                await orchestrator.send(command, partition=partition)
+                await orchestrator.answer_to(command)
+        for partition in range(PARTITIONS):
+            command = orchestrator.command("greet", "one")
+            await orchestrator.send(command, partition=partition)
+            assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
+
+
+async def test_finished_commands_do_not_come_again_after_a_restart(
+    orchestrator: Orchestrator, world: flow.World
+) -> None:
+    world.gate.set()
+    async with running(flow.app, orchestrator.settings):
+        for n in range(EACH):
+            await orchestrator.value_of("wait", str(n))
+    async with running(flow.app, orchestrator.settings):
+        await orchestrator.value_of("wait", "last")
+    assert Counter(world.began) == Counter([*map(str, range(EACH)), "last"])
+
+
+async def test_a_topic_that_was_made_anew_is_read_from_its_start(orchestrator: Orchestrator, world: flow.World) -> None:
+    """Its offsets begin again below those that the group has committed."""
+    world.gate.set()
+    async with running(flow.app, orchestrator.settings):
+        for n in range(3):
+            await orchestrator.value_of("wait", str(n))
+        await orchestrator.until_committed(3)
+    await orchestrator.admin.delete_topics([orchestrator.topics.activities("default")])
+    await topics.create(orchestrator.settings, SHARDS, ["default"])
+    async with running(flow.app, orchestrator.settings):
+        await orchestrator.value_of("wait", "after")
+    assert world.began == ["0", "1", "2", "after"]
+
+
+async def test_kafka_goes_away_and_comes_back(private_stack: Stack, world: flow.World) -> None:
+    settings = replace(settings_of(private_stack.kafka_bootstrap, "away"), concurrency=50)
+    async with installation(settings) as orchestrator, running(flow.app, settings):
+        commands = [orchestrator.command("wait", str(n)) for n in range(EACH)]
+        waiting = [orchestrator.command("greet", str(n)) for n in range(EACH)]
+        await orchestrator.send(*commands, partition=1)
+        await orchestrator.send(*waiting)
+        await eventually(lambda: len(world.began) == EACH)
+        await private_stack.kafka.kill()
+        world.gate.set()
+        await eventually(lambda: len(world.ended) == EACH)
+        await private_stack.kafka.start()
+        for command in [*commands, *waiting]:
+            assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
+        assert await orchestrator.value_of("greet", "Ann") == "hello Ann"
+        await orchestrator.until_committed(EACH, partition=1)
+        assert Counter(world.began) == Counter(map(str, range(EACH)))
