@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import msgspec
 import pytest
-from tests.http.conftest import START, Kafka, Rows, Served
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, MessageSizeTooLargeError
+from tests.http.conftest import SHARDS, START, Kafka, Rows, Served
 from tests.http.test_reading import problem
 
+from everstep.lifecycle import LifecycleTail
+from everstep.settings import Settings
+from everstep_orchestrator.api import ApiDependencies, HttpServer, waiting
 from everstep_schemas import events, wire
 from everstep_schemas.wire import Lifecycle, LifecycleType
 
@@ -284,3 +289,47 @@ async def test_a_signal_over_the_limit_is_refused(lone_api: httpx.AsyncClient) -
 async def test_starting_without_kafka_is_a_problem(lone_api: httpx.AsyncClient) -> None:
     response = await lone_api.post("/api/v1/runs", json={"workflow": "w"})
     problem(response, 503, "kafka-unavailable")
+
+
+# ---- Kafka away
+
+
+@dataclass
+class Troubled:
+    """A Kafka that fails in the way the test says, or never answers."""
+
+    error: Exception | None
+
+    async def send(self, submission: wire.AnySubmission) -> None:
+        if self.error is not None:
+            raise self.error
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "detail"),
+    [
+        (KafkaTimeoutError(), 503, "kafka-unavailable", "send it again with the same ids"),
+        (KafkaConnectionError("no broker"), 503, "kafka-unavailable", "no broker"),
+        (None, 503, "kafka-unavailable", "TimeoutError"),
+        (MessageSizeTooLargeError("too big"), 413, "too-large", "too big"),
+    ],
+)
+async def test_what_kafka_does_not_take_is_a_problem(
+    rows: Rows,
+    db_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception | None,
+    status: int,
+    kind: str,
+    detail: str,
+) -> None:
+    monkeypatch.setattr(waiting, "KAFKA_SECONDS", 0.1)
+    await rows.run("a")
+    server = HttpServer(db_settings, ApiDependencies(list, Troubled(error), LifecycleTail(db_settings, SHARDS)))
+    address = await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{address}") as client:
+            assert detail in problem(await client.post("/api/v1/runs/a/cancel", json={}), status, kind)["detail"]
+    finally:
+        await server.stop()

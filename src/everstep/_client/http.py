@@ -141,7 +141,7 @@ class HttpTransport:
             response = await self._http.request(method, path, params=given, content=content, headers=headers)
         except httpx.HTTPError as error:
             raise NotReachable(
-                f"the API at {self._url} does not answer ({error or error.__class__.__name__}): check EVERSTEP_API_URL"
+                f"the API at {self._url} does not answer ({str(error) or type(error).__name__}): check EVERSTEP_API_URL"
                 " and that an orchestrator runs there"
             ) from error
         if response.is_error:
