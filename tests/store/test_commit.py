@@ -260,3 +260,19 @@ async def test_a_store_goes_on_after_postgres_was_away(migrated: str) -> None:
         cutter.refusing = False
         assert await store.commit([commit(commit_no=2, history=[(FIRST, 1, NOW, DATA)])]) == {0}
         await store.close()
+
+
+async def test_sessions_that_the_server_ends_fail_as_outcomes_unknown(
+    store: Store, session: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Whenever the news arrives: before the call, at its start, or while it waits."""
+    for _ in range(30):
+        await session.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'everstep commit' AND datname = current_database()"
+        )
+        stored = await session.fetchval("SELECT commit_no FROM shards WHERE shard = 0")
+        try:
+            assert await store.commit([commit(commit_no=stored + 1)]) == {0}
+        except OutcomeUnknown:
+            continue

@@ -25,7 +25,8 @@ MAX_SHARDS = 1024
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+_LOST = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_UNREACHABLE = (*_LOST, asyncpg.PostgresError, ValueError)
 
 
 class DatabaseError(Exception):
@@ -126,13 +127,14 @@ async def _connection(dsn: str) -> AsyncIterator[Connection]:
                 "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
             },
         )
-    except _AWAY as error:
+    except _UNREACHABLE as error:
+        why = str(error) or type(error).__name__
         raise DatabaseUnreachable(
-            f"Postgres cannot be reached ({error or type(error).__name__}): check EVERSTEP_POSTGRES_DSN and the server"
+            f"Postgres cannot be reached ({why}): check EVERSTEP_POSTGRES_DSN and the server"
         ) from error
     try:
         yield connection
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+    except _LOST as error:
         raise DatabaseUnreachable(f"the connection to Postgres was lost ({error}): try again") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseError(

@@ -21,14 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import asyncpg
 import structlog
 
 from everstep_orchestrator.membership.holdings import Holdings
 from everstep_orchestrator.membership.model import DEFAULT_TIMING, Listener, Member, Timing
 from everstep_orchestrator.membership.registry import Registry, Self
 from everstep_orchestrator.membership.sharing import Deaths
-from everstep_orchestrator.store.connections import Connection, connect
+from everstep_orchestrator.store.connections import FAILURES, connect
 from everstep_schemas.sql import queries
 
 log = structlog.get_logger(__name__)
@@ -36,7 +35,6 @@ log = structlog.get_logger(__name__)
 CHANNEL = "everstep"
 MAX_BACKOFF_SECONDS = 1.0
 
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS counts sleep in CLOCK_MONOTONIC
 
 
@@ -76,9 +74,10 @@ class Membership:
         self._stopping = False
         self._leaving = False
         self._progress_at = time.monotonic()
-        self._registered = False
+        self._joined = False
         self._lease_until = 0.0
         self._renew_at = 0.0
+        self._backoff = 0.0
         self._holdings = Holdings(Member(self.id, code=code), listener, self._tell)
 
     # ---- called by the main loop, from any thread
@@ -144,55 +143,66 @@ class Membership:
             await asyncio.gather(watching, return_exceptions=True)
 
     async def _watch(self) -> None:
-        """Minds the clocks, also while Postgres does not answer."""
-        while self._silence() < self._timing.stuck_seconds:
+        """Minds the clocks, also while Postgres does not answer.
+
+        Silence of the main loop is counted in ticks of this one: a process that was frozen as a whole is not stuck.
+        """
+        seen, ticks = self._progress_at, 0
+        while ticks * self._timing.poll_seconds < self._timing.stuck_seconds:
             await asyncio.sleep(self._timing.poll_seconds)
             self._end_lease_in_time()
+            ticks = ticks + 1 if self._progress_at == seen else 0
+            seen = self._progress_at
         log.critical("the main loop is stuck", silent_seconds=round(self._silence(), 1))
         self._on_stuck()
 
     async def _stay_connected(self) -> None:
-        backoff, reconnected = 0.0, False
         while not self._stopping:
             try:
-                connection = await connect(
-                    self._dsn, "everstep membership", statement_seconds=self._timing.statement_seconds
-                )
-                backoff = 0.0
-                try:
-                    await self._serve(connection, reconnected=reconnected)
-                finally:
-                    reconnected = True
-                    connection.terminate()
-            except _AWAY as error:
+                await self._serve()
+            except FAILURES as error:
                 log.warning("membership lost its connection to Postgres", error=f"{type(error).__name__}: {error}")
-                backoff = min(MAX_BACKOFF_SECONDS, backoff * 2 or self._timing.poll_seconds / 2)
-                await self._pause(backoff)
+            except Exception:
+                # A thread that ended here would take the lease with it, and say nothing.
+                log.exception("membership failed and connects anew")
+            else:
+                return
+            self._backoff = min(MAX_BACKOFF_SECONDS, self._backoff * 2 or self._timing.poll_seconds / 2)
+            await self._pause(self._backoff)
 
-    async def _serve(self, connection: Connection, *, reconnected: bool) -> None:
-        deaths = Deaths(self._timing.restart_seconds, reconnected=reconnected, now=time.monotonic())
-        registry = Registry(connection, self._sql, self._schema, self._self, deaths)
-        await connection.add_listener(CHANNEL, self._notified)
-        self._registered = False
-        while not self._stopping:
-            if self._silence() < self._timing.silent_seconds:
-                await self._keep_lease(registry)
-                await self._obey(registry)
-                await self._holdings.share(registry, leaving=self._leaving)
-            await self._pause(self._timing.poll_seconds)
-        await registry.depart()
-        self._lease_until = 0.0
+    async def _serve(self) -> None:
+        connection = await connect(self._dsn, "everstep membership", statement_seconds=self._timing.statement_seconds)
+        try:
+            deaths = Deaths(self._timing.restart_seconds, reconnected=self._joined, now=time.monotonic())
+            registry = Registry(connection, self._sql, self._schema, self._self, deaths)
+            await connection.add_listener(CHANNEL, self._notified)
+            self._renew_at = 0.0
+            while not self._stopping:
+                await self._work(registry)
+                await self._pause(self._timing.poll_seconds)
+            await registry.depart()
+            self._lease_until = 0.0
+        finally:
+            connection.terminate()
+
+    async def _work(self, registry: Registry) -> None:
+        """One round. While the main loop is silent nothing is renewed, claimed or given."""
+        if self._silence() >= self._timing.silent_seconds:
+            return
+        await self._keep_lease(registry)
+        await self._obey(registry)
+        await self._holdings.share(registry, leaving=self._leaving)
+        self._backoff = 0.0
 
     async def _keep_lease(self, registry: Registry) -> None:
         self._end_lease_in_time()
         sent = time.clock_gettime(_CLOCK)
-        if self._registered and sent < self._renew_at:
+        if sent < self._renew_at:
             return
         self._renew_at = sent + self._timing.renew_seconds
-        if not (self._registered and await registry.renew(self._timing.lease_seconds, self._leaving)):
-            await registry.register(self._timing.lease_seconds, self._leaving)
-            self._registered = True
+        await registry.renew(self._timing.lease_seconds, self._leaving)
         self._lease_until = sent + self._timing.lease_seconds
+        self._joined = True
 
     def _end_lease_in_time(self) -> None:
         if self._lease_until and not self.holds_lease():

@@ -39,9 +39,18 @@ class Registry:
         self._me = me
         self._deaths = deaths
         self._codes: dict[str, Code] = {}
+        self._entered = False
 
-    async def register(self, lease_seconds: float, leaving: bool) -> None:
-        """Enter, or enter again. The lock comes first: a row whose lock is free belongs to a dead member.
+    async def renew(self, lease_seconds: float, leaving: bool) -> None:
+        """Renew the lease; a session enters first, and again if others have buried this member."""
+        if not self._entered or not await self._connection.fetch(
+            self._sql["renew"], self._me.id, lease_seconds, leaving
+        ):
+            await self._enter(lease_seconds, leaving)
+            self._entered = True
+
+    async def _enter(self, lease_seconds: float, leaving: bool) -> None:
+        """The lock comes first: a row whose lock is free belongs to a dead member.
 
         Its key is new, as the server may not have noticed yet that the last session is gone.
         """
@@ -60,10 +69,6 @@ class Registry:
             migrations()[-1].number,
             msgspec.json.encode({name: sorted(versions) for name, versions in self._me.code.items()}),
         )
-
-    async def renew(self, lease_seconds: float, leaving: bool) -> bool:
-        """False if the row is gone."""
-        return bool(await self._connection.fetch(self._sql["renew"], self._me.id, lease_seconds, leaving))
 
     async def others(self) -> list[Member]:
         """The other members that live. Rows of those that died are removed once they own nothing."""

@@ -16,6 +16,10 @@ import asyncpg
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+# All that a call may raise when Postgres is away, refuses, or goes away meanwhile. asyncpg's internal errors are among
+# them: it raises one when a server that shuts down says so between two calls.
+FAILURES = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 CLIENT_CHECK_SECONDS = 1.0
@@ -47,7 +51,7 @@ async def connect(dsn: str, application_name: str, *, statement_seconds: float =
     """A session as Everstep needs it, in which instants are integers: microseconds since 1970.
 
     A statement that takes longer than `statement_seconds` ends in an error or, when nothing answers, a `TimeoutError`.
-    Raises what asyncpg and the socket raise when the server is not reachable or refuses.
+    Raises one of `FAILURES` when the server is not reachable or refuses.
     """
     connection: Connection = await asyncpg.connect(
         dsn,
@@ -118,7 +122,7 @@ class Connections:
         """Close what is idle. Calls under way must have ended."""
         idle, self._idle = self._idle, []
         for connection in idle:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            with suppress(*FAILURES):
                 await connection.close(timeout=1.0)
 
     def __repr__(self) -> str:

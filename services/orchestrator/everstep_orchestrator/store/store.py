@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from everstep_orchestrator.store.commit import Statements, outbox_row
-from everstep_orchestrator.store.connections import Connections
+from everstep_orchestrator.store.connections import FAILURES, Connections
 from everstep_orchestrator.store.errors import DataRefused, OutcomeUnknown, Unavailable
 from everstep_orchestrator.store.rows import HistoryRow, OutboxRow, ParkedRow, Ref, RunRow, ShardCommit
 from everstep_schemas.sql import queries
@@ -23,7 +23,6 @@ WHOLE_HISTORY_ROWS = 500
 WHOLE_HISTORY_BYTES = 1 << 20
 
 _REFUSED = ("22", "23", "54")
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Store:
@@ -55,7 +54,7 @@ class Store:
         try:
             async with self._committers.use() as connection:
                 rows = await connection.fetch(statement, *arguments)
-        except _AWAY as error:
+        except FAILURES as error:
             _raise_if_refused(error)
             raise OutcomeUnknown(f"the outcome of a commit is unknown: {_described(error)}") from error
         return frozenset(row[0] for row in rows)
@@ -141,7 +140,7 @@ class Store:
         try:
             async with self._readers.use() as connection:
                 return await connection.fetch(self._sql[name], *values)
-        except _AWAY as error:
+        except FAILURES as error:
             _raise_if_refused(error)
             raise Unavailable(f"Postgres could not answer {name!r}: {_described(error)}") from error
 
