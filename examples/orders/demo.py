@@ -39,7 +39,9 @@ LIMIT_SECONDS = 240.0
 SUMMARY_ID = "daily-summary-2026-03-02"
 ACTIVITIES = "SELECT count(*) FROM {schema}.events WHERE event->>'kind' = 'activity_completed'"
 
-console = Console()
+PLAIN_WIDTH = 120
+
+console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
 
 
 @dataclass
@@ -87,8 +89,9 @@ async def trade(shop: Shop, observer: Observer) -> Takeover:
             ]
             with ending(submitter):
                 submitter.start()
+                submitting = group.create_task(submitter.finish())
                 takeover = await accident.happen(observer, console.print)
-                await submitter.finish()
+                await submitting
             await observer.until(lambda: observer.closed == len(observer.orders))
             for task in watching:
                 task.cancel()
@@ -116,6 +119,7 @@ async def demonstrate(logs: Path, *, keep: bool) -> bool:
     """Whether everything is as it has to be."""
     told = stories.read()
     async with open_shop(logs) as shop:
+        tell_where(shop)
         observer = Observer([story.order.order_id for story in told], Topics(shop.installation.settings.topic_prefix))
         takeover = await trade(shop, observer)
         began = time.monotonic()
@@ -126,8 +130,8 @@ async def demonstrate(logs: Path, *, keep: bool) -> bool:
         console.print(display.figures(observer, takeover, await activities(shop), books.repeats, fan_out_seconds))
         await tell_one_history(shop, told)
         tell_verdict(found, told, summary)
-        tell_where(shop)
         if keep:
+            tell_where(shop)
             console.print("Everything keeps running until Ctrl-C.")
             await until_told_to_stop()
     return not found
@@ -161,11 +165,13 @@ def tell_verdict(found: list[str], told: list[Story], summary: Summary) -> None:
 
 
 def tell_where(shop: Shop) -> None:
-    for service in (*shop.orchestrators, *shop.workers[1:]):
-        console.print(f"  {service.name}: metrics http://{service.address}/metrics")
-    console.print(f"  API: {shop.api_url}/api/v1/runs?limit=5, described in {shop.api_url}/openapi.json")
+    for service in (*shop.orchestrators, *shop.workers):
+        console.print(f"  {service.name}: metrics http://{service.address}/metrics", highlight=False)
+    console.print(
+        f"  API: {shop.api_url}/api/v1/runs?limit=5, described in {shop.api_url}/openapi.json", highlight=False
+    )
     for name, value in shop.installation.addresses.items():
-        console.print(f"  export {name}={value}", soft_wrap=True)
+        console.print(f"  export {name}={value}", soft_wrap=True, highlight=False)
 
 
 async def until_told_to_stop() -> None:
