@@ -160,6 +160,7 @@ class LifecycleType:
     CANCELLED = "everstep.run.cancelled"
     TERMINATED = "everstep.run.terminated"
     STALLED = "everstep.run.stalled"
+    HELD = "everstep.run.held"
     RESUMED = "everstep.run.resumed"
     STATUS_CHANGED = "everstep.run.status_changed"
     ACTIVITY_FAILED = "everstep.activity.failed"

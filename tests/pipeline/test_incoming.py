@@ -103,6 +103,8 @@ def test_what_cannot_be_understood_is_dead(body: object, reason: str) -> None:
         (start(args=["x" * 2000]), "EVERSTEP_MAX_PAYLOAD_BYTES"),
         (start(workflow="a\nb"), "control character"),
         (start(submission_id=""), "0 bytes"),
+        (start(version=0), "versions count from 1"),
+        (start(version=1 << 31), "versions count from 1"),
         ({"kind": "signal", "workflow_id": "order-17", "name": "n", "value": "x" * 2000}, "EVERSTEP_MAX_PAYLOAD_BYTES"),
     ],
 )

@@ -364,6 +364,7 @@ class Decider:
             self._shard.writing().change(entry)
             if owed is not None:
                 self._park(entry, owed)
+            self._owe(self._notices.held(self._condition_fact(entry, now)))
             return
         message = f"no orchestrator has code for workflow {row.workflow!r}{version}; deploy it and the run starts"
         self._stall(entry, StallReason(kind="unknown_workflow", message=message), owed, now)

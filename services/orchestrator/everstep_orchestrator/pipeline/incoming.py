@@ -151,6 +151,8 @@ class Reader:
             return "args must be a JSON array"
         if start.kwargs is not msgspec.UNSET and not bytes(start.kwargs).lstrip().startswith(b"{"):
             return "kwargs must be a JSON object"
+        if start.version is not None and not 1 <= start.version < 1 << 31:
+            return f"version is {start.version}; versions count from 1"
         kwargs = b"" if start.kwargs is msgspec.UNSET else start.kwargs
         return _why("workflow", start.workflow) or self._why_too_large("args and kwargs", start.args, kwargs)
 

@@ -40,6 +40,9 @@ class Notices:
     def stalled(self, fact: Lifecycle) -> Outgoing:
         return self._lifecycle(LifecycleType.STALLED, f"{fact.workflow_id}/{fact.run}/{fact.seq}/stalled", fact)
 
+    def held(self, fact: Lifecycle) -> Outgoing:
+        return self._lifecycle(LifecycleType.HELD, f"{fact.workflow_id}/{fact.run}/{fact.seq}/held", fact)
+
     def resumed(self, fact: Lifecycle) -> Outgoing:
         return self._lifecycle(LifecycleType.RESUMED, f"{fact.workflow_id}/{fact.run}/{fact.seq}/resumed", fact)
 
