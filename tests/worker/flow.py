@@ -173,6 +173,23 @@ async def text_of(size: int) -> str:
 
 
 @app.activity
+async def half_a_surrogate_pair(raised: bool) -> str:
+    if raised:
+        raise ValueError("\ud800")
+    return "\ud800"
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+@app.activity
+async def unprintable() -> None:
+    raise Unprintable
+
+
+@app.activity
 async def long_error(size: int) -> None:
     raise ValueError("x" * size)
 

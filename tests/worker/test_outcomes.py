@@ -134,6 +134,11 @@ class TestErrors:
         assert "quantity" in error.message
         assert "price" in error.message
 
+    async def test_text_that_is_no_text(self, orchestrator: Orchestrator) -> None:
+        assert not (await orchestrator.failure_of("half_a_surrogate_pair", False)).retryable
+        assert (await orchestrator.failure_of("half_a_surrogate_pair", True)).type == "ValueError"
+        assert (await orchestrator.failure_of("unprintable")).type.endswith("Unprintable")
+
     async def test_too_many_arguments(self, orchestrator: Orchestrator) -> None:
         assert not (await orchestrator.failure_of("greet", "Ann", "Bob")).retryable
 

@@ -53,16 +53,16 @@ class _Started:
 
 async def test_no_more_start_than_the_worker_or_the_queue_may_run() -> None:
     started = _Started()
-    lines = [Line("a", 3), Line("b", 9)]
-    dispatcher = Dispatcher(5, lines, started)
-    for line in lines:
+    first, second = Line("a", 2), Line("b", 9)
+    dispatcher = Dispatcher(5, [first, second], started)
+    for line in (first, second):
         line.extend(_deliveries(20))
     dispatcher.fill()
-    assert sorted(started.queues) == ["a", "a", "b", "b", "b"]
-    dispatcher.release(lines[1])
-    assert started.queues[-1] == "a"  # its turn, and room for one more
-    dispatcher.release(lines[1])
-    assert started.queues[-1] == "b"  # three of `a` run already
+    assert started.queues == ["a", "b", "a", "b", "b"]
+    dispatcher.release(second)
+    assert started.queues[5:] == ["b"]  # `a` has all that it may
+    dispatcher.release(first)
+    assert started.queues[6:] == ["a"]
 
 
 async def test_a_busy_queue_does_not_starve_another() -> None:

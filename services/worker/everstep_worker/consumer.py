@@ -29,6 +29,7 @@ log = structlog.stdlib.get_logger(__name__)
 SESSION_SECONDS = 6.0
 HEARTBEAT_SECONDS = 1.0  # so others see a rebalance soon
 COMMIT_SECONDS = 0.2
+COMMIT_TIMEOUT_SECONDS = 10.0  # a commit on a consumer that was closed meanwhile never ends
 LAST_COMMIT_SECONDS = POSITION_SECONDS = 3.0
 POLL_SECONDS = 5.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 10.0
@@ -179,9 +180,10 @@ class QueueConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
             await self._finished.wait()
             self._finished.clear()
             try:
-                await self._commit()
-            except KafkaError as error:  # the next one holds more
-                log.debug("committing offsets failed", queue=self._line.queue, error=repr(error))
+                await asyncio.wait_for(self._commit(), COMMIT_TIMEOUT_SECONDS)
+            except Exception as error:
+                log.debug("committing offsets failed, trying again", queue=self._line.queue, error=repr(error))
+                self._finished.set()
             await asyncio.sleep(COMMIT_SECONDS)
 
     async def _commit(self) -> None:

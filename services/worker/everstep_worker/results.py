@@ -141,7 +141,7 @@ class Results:
             except TooLarge as error:
                 self._refused(lane, error)
                 await self._renew(producer)
-            except (*Unroutable, KafkaError, OSError) as error:
+            except Exception as error:  # whatever it is, nothing overtakes what was not sent
                 self._failed(lane, error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LAST_RETRY_SECONDS)

@@ -193,7 +193,8 @@ class Runner:
     def _failed(self, attempt: Attempt, error: BaseException) -> None:
         if attempt.stopped is None:
             info = failure(attempt.activity, error)
-            _log(attempt).warning("attempt failed", type=info.type, error=info.message, retryable=info.retryable)
+            write = _log(attempt).debug if isinstance(error, attempt.activity.raises) else _log(attempt).warning
+            write("attempt failed", type=info.type, error=info.message, retryable=info.retryable)
             self._answer(attempt, self._answers.failed(attempt.command, info, attempt.traceparent), "failed")
 
     def _answer(self, attempt: Attempt, message: Outgoing, outcome: str) -> None:
