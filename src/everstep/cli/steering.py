@@ -18,6 +18,8 @@ from everstep.settings import Settings
 from everstep_schemas import wire
 from everstep_schemas.names import why_bad_name
 
+_PATIENCE_SECONDS = 5.0
+
 
 def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None and (why := why_bad_name(value)):
@@ -87,8 +89,16 @@ def start_command(
 
 async def _start(start: wire.Start, wait: bool) -> Ended | None:
     async with connected(_settings()) as transport:
-        started = await transport.start(start)
+        remark = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, _still_waiting)
+        try:
+            started = await transport.start(start)
+        finally:
+            remark.cancel()
         return await started.ended() if wait else None
+
+
+def _still_waiting() -> None:
+    click.echo("no orchestrator has answered yet: the start is stored and is carried out when one runs", err=True)
 
 
 @click.command("signal")
