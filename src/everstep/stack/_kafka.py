@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import KafkaError
 
 from everstep.stack._paths import free_port
@@ -144,14 +144,17 @@ def broker_properties(broker: str, controller: str, data: str, *, listener: str 
 
 
 async def kafka_answers(address: str) -> bool:
-    """Whether the broker lists itself, which it does once the controller lets it take part."""
+    """Whether the broker takes part and serves consumer groups, whose topic it makes at the first question."""
     if not _listens(address):
         return False
     client = AIOKafkaClient(bootstrap_servers=address, request_timeout_ms=3000)
     try:
         with _quiet("aiokafka"):
             await client.bootstrap()
-        return bool(client.cluster.brokers())
+            if not client.cluster.brokers():
+                return False
+            await client.coordinator_lookup(CoordinationType.GROUP, "everstep")
+        return True
     except (KafkaError, OSError):
         return False
     finally:

@@ -56,13 +56,17 @@ def external(kafka_bootstrap: str, postgres_dsn: str) -> Stack:
 
 
 def chosen_way(name: str | None = None) -> Way:
-    """The way of that name, else of `EVERSTEP_STACK`, else embedded. `StackError` if it cannot work here."""
+    """The way of that name, else of `EVERSTEP_STACK`, else embedded; whether it can work here is asked at its start."""
     wanted = name or os.environ.get(WAY) or Embedded.name
     if wanted not in WAYS:
         raise StackError(f"{WAY} is {wanted!r}; it can be {', '.join(WAYS)}")
-    if missing := WAYS[wanted].missing():
-        raise StackError(f"the {wanted} stack cannot start: {missing}")
     return WAYS[wanted]
+
+
+def _usable(way: Way) -> Way:
+    if missing := way.missing():
+        raise StackError(f"the {way.name} stack cannot start: {missing}")
+    return way
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +81,7 @@ async def open(way: str | None = None, directory: Path | None = None) -> AsyncIt
     if given.keys() == {KAFKA, POSTGRES}:
         yield external(given[KAFKA], given[POSTGRES])
         return
-    chosen = chosen_way(way)
+    chosen = _usable(chosen_way(way))
     async with _temporary(chosen) if directory is None else _kept(chosen, directory) as host:
         stack = _stack(chosen, host, given)
         await _start(stack)
@@ -92,7 +96,8 @@ class LocalStack:
         self.directory = (directory or data_directory() / "stack" / self._way.name).absolute()
 
     async def up(self) -> Stack:
-        """Start what is not running yet and return once both servers answer."""
+        """Start what is not running yet and return once both servers answer. `StackError` says what is missing."""
+        _usable(self._way)
         with exclusive(self.directory):
             stack = self._stack()
             try:
