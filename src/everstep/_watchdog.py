@@ -1,26 +1,30 @@
 """Breaks author's code that never yields, so that one endless loop does not stop every run of the process.
 
 The engine runs on the main thread and says when a step begins and ends. While steps run, an interval timer of the
-operating system sends SIGALRM a few times a second; the handler sees whether it is still the same step, and when one
+operating system sends SIGALRM a few times per limit; the handler sees whether it is still the same step, and when one
 lasts longer than the limit it raises `Blocked` into it, again and again until the step ends, since the author's code
 may catch it. It raises only where a line of the author's is being executed, never inside Everstep, asyncio or the
 standard library, whose state it could break. When no step has run between two ticks the timer is switched off: an idle
 process is never woken.
 
-A signal handler of Python runs between two bytecodes of the main thread, so code that blocks in C (`sum(range(10**9))`)
-is never interrupted. Another thread finds it with `blocked_since` and ends the process; that run is recognised at the
-next claims, by the rule for runs that kill their process.
+A signal handler of Python runs between two bytecodes of the main thread, so code that stays in C (`sum(range(10**9))`)
+is never interrupted; it keeps the interpreter's lock as well, so that no other thread of Python could notice. What can
+is a thread in C: faulthandler's. Each tick that sees a new step winds it up again, and when it runs down it writes
+where every thread stands to stderr and ends the process. That run is recognised at the next claims, by the rule for
+runs that kill their process.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
-import time
 from types import FrameType
 from typing import Any
 
 LIMIT_SECONDS = 5.0
+FATAL_SECONDS = 10.0
+_STDERR = 2
 _TICKS = 4
 # The pace once a step is over the limit, so that a tick soon meets a line of the author's.
 _HASTE_SECONDS = 0.01
@@ -32,10 +36,11 @@ class Blocked(BaseException):
 
 
 class Watchdog:
-    """The engine's guard. Call `start` and `stop` on the main thread, `blocked_since` on any other."""
+    """The engine's guard: breaks a step after `limit_seconds`, ends the process with status 1 after `fatal_seconds`."""
 
-    def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
+    def __init__(self, limit_seconds: float = LIMIT_SECONDS, fatal_seconds: float = FATAL_SECONDS) -> None:
         self._limit = limit_seconds
+        self._fatal = fatal_seconds
         self._step = 0
         self._active = False
         self._broken: str | None = None
@@ -46,12 +51,9 @@ class Watchdog:
         # What the handler saw at its last tick, and for how many ticks it has been the same step.
         self._seen = 0
         self._ticks = 0
-        # What the other thread saw, and since when.
-        self._watched = 0
-        self._watched_since = 0.0
 
     def start(self) -> None:
-        """Take over SIGALRM and the process's interval timer."""
+        """Take over SIGALRM, the process's interval timer and faulthandler's. Call it on the main thread."""
         self._previous = signal.signal(signal.SIGALRM, self._tick)
         self._started = True
 
@@ -68,31 +70,20 @@ class Watchdog:
         self._broken = None
         self._active = True
         if self._pace is None and self._started:
+            faulthandler.dump_traceback_later(self._fatal, exit=True, file=_STDERR)
             self._arm(self._limit / _TICKS)
 
     def leave(self) -> str | None:
         self._active = False
         return self._broken
 
-    # ---- for a thread that can end the process
-
-    def blocked_since(self) -> float | None:
-        """Since when (`time.monotonic`) one step has been seen running, if that is longer than the limit.
-
-        Call it a few times per limit: it remembers what it saw the last time.
-        """
-        step, active, now = self._step, self._active, time.monotonic()
-        if not active or step != self._watched:
-            self._watched, self._watched_since = step, now
-        return self._watched_since if now - self._watched_since >= self._limit else None
-
     # ---- the handler
 
     def _tick(self, signum: int, frame: FrameType | None) -> None:
         if self._step != self._seen:
             self._seen, self._ticks = self._step, 0
-            if self._pace == _HASTE_SECONDS:
-                self._arm(self._limit / _TICKS)
+            faulthandler.dump_traceback_later(self._fatal, exit=True, file=_STDERR)
+            self._arm(self._limit / _TICKS)
         elif not self._active:
             self._arm(None)
         else:
@@ -110,6 +101,8 @@ class Watchdog:
         if pace != self._pace:
             self._pace = pace
             signal.setitimer(signal.ITIMER_REAL, pace or 0.0, pace or 0.0)
+            if pace is None:
+                faulthandler.cancel_dump_traceback_later()
 
 
 def _is_authors(frame: FrameType) -> bool:

@@ -186,7 +186,8 @@ async def limiting(said: list[Any]) -> None:
 
     async def consuming() -> None:
         async for n in generated(queue):
-            said.append(await double(n))
+            doubled = await double(n)
+            said.append(doubled)
 
     async with asyncio.TaskGroup() as group:
         watchers = [group.create_task(watching(n)) for n in range(3)]

@@ -1,0 +1,117 @@
+"""Applying an input costs the same whatever the run has behind it and beside it: counted in calls, not in seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+from tests.engine.kit import Case
+
+from everstep import App, Context
+
+app = App("cost")
+
+
+@app.activity
+async def work(n: int) -> int:
+    raise AssertionError("workers run activities")
+
+
+@app.workflow
+async def chain(ctx: Context, n: int) -> int:
+    total = 0
+    for step in range(n):
+        total += await work(step)
+    return total
+
+
+@app.workflow
+async def fan_out(ctx: Context, count: int) -> int:
+    return sum(await asyncio.gather(*(work(n) for n in range(count))))
+
+
+@app.workflow
+async def group(ctx: Context, count: int) -> int:
+    async with asyncio.TaskGroup() as tasks:
+        handles = [tasks.create_task(work(n)) for n in range(count)]
+    return sum(handle.result() for handle in handles)
+
+
+@app.workflow
+async def impatient(ctx: Context) -> None:
+    while True:
+        await asyncio.wait_for(work(1), 86_400)
+
+
+def calls(do: Callable[[], object]) -> int:
+    """How many functions, of Python and of C, `do` calls."""
+    count = 0
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        do()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_long_history_makes_no_input_dearer() -> None:
+    case = Case(app, chain, 20_000, check=False)
+    counts = []
+    for step in range(10_000):
+        message = case.completion(2 + 2 * step, 1)
+        if step in (10, 100, 9_999):
+            counts.append(calls(lambda message=message: case.send(message)))  # type: ignore[misc]  # bound at once
+        else:
+            case.send(message)
+    assert max(counts) - min(counts) <= 5
+    # Loose enough for another Python, tight enough to see a walk over anything.
+    assert max(counts) < 400
+
+
+@pytest.mark.parametrize("workflow", [fan_out, group])
+def test_many_pending_activities_make_no_answer_dearer(workflow: Any) -> None:
+    def cost(count: int) -> int:
+        case = Case(app, workflow, count, check=False)
+        case.complete(2 + count // 3, 1)
+        message = case.completion(2 + count // 2, 1)
+        return calls(lambda: case.send(message))
+
+    assert abs(cost(10_000) - cost(10)) <= 5
+
+
+def test_a_fan_out_of_a_hundred_thousand_works() -> None:
+    count = 100_000
+    case = Case(app, fan_out, count, check=False)
+    assert len(case.rows) >= 100
+    for seq in range(2, 2 + count):
+        case.complete(seq, 1)
+    assert case.result == count
+
+
+def test_a_replay_costs_as_much_per_event_as_living_it() -> None:
+    def cost(n: int) -> float:
+        case = Case(app, chain, n, check=False)
+        for step in range(n):
+            case.complete(2 + 2 * step, 1)
+        return calls(case.replayed) / n
+
+    assert cost(2_000) < 1.1 * cost(200)
+
+
+def test_timers_that_are_cancelled_leave_nothing_behind() -> None:
+    case = Case(app, impatient, check=False)
+    for step in range(2_000):
+        case.complete(2 + 4 * step, 1)
+    program = case.run._program
+    assert len(program.wakeups._heap) < 100
+    assert len(program.loop._tasks) < 100
+    assert len(program.loop._generators) == 0
