@@ -256,3 +256,36 @@ def test_a_closed_run_replays_to_its_end() -> None:
     assert again.closed == "completed"
     assert again.events == case.run.events
     assert again.size_bytes == case.run.size_bytes
+
+
+def test_a_history_of_a_newer_engine_waits_for_it() -> None:
+    case = recorded()
+    newer = case.rows[0].data.replace(b'"python":', b'"flags":[7],"python":')
+    with pytest.raises(CannotRun, match=r"flags \[7\]") as caught:
+        replay(case.engine, case.identity, [HistoryRow(1, case.rows[0].at, newer)])
+    assert caught.value.reason.kind == "engine"
+
+
+def test_a_replay_that_fails_or_is_abandoned_closes_its_code() -> None:
+    closed: list[str] = []
+
+    async def tidy(ctx: Context) -> int:
+        try:
+            return await charge_as_gift(1)
+        finally:
+            closed.append("closed")
+
+    async def differs(ctx: Context) -> int:
+        try:
+            return await pack(1)
+        finally:
+            closed.append("closed")
+
+    case = recorded()
+    stalled(case, differs)
+    assert closed == ["closed"]
+    feeding = engine_with(tidy).replay(case.identity)
+    feeding.feed(case.rows[0])
+    feeding.feed(HistoryRow(3, case.now, b'[{"kind":"signal_received","name":"s","value":1,"signal_id":"1"}]'))
+    feeding.abandon()
+    assert closed == ["closed", "closed"]

@@ -7,7 +7,7 @@ orchestrator, the test kit and every command that replays a history use this one
 from __future__ import annotations
 
 from everstep._core.messages import Sender, messages_of
-from everstep._core.model import Activation, CannotRun, HistoryRow, Identity, StallReason
+from everstep._core.model import FLAGS, Activation, CannotRun, HistoryRow, Identity, StallReason
 from everstep._core.ports import Code, Guard, LogSink, Silence, Unguarded
 from everstep._core.program import Program
 from everstep._core.replay import Replay
@@ -16,6 +16,7 @@ from everstep_schemas import events
 from everstep_schemas.names import Topics
 
 __all__ = [
+    "FLAGS",
     "Activation",
     "CannotRun",
     "Engine",

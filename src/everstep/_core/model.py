@@ -9,6 +9,10 @@ import msgspec
 from everstep_schemas import names
 from everstep_schemas.wire import Outgoing
 
+# Numbered changes of the engine's behaviour that new runs are started with. A run keeps those it was started with, so
+# that its history replays as it was recorded; a history with a number that is missing here was written by a newer one.
+FLAGS: tuple[int, ...] = ()
+
 ClosedStatus = Literal["completed", "failed", "cancelled", "terminated"]
 StallKind = Literal["nondeterminism", "unknown_workflow", "blocked", "crashed", "engine", "data"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from everstep._core.model import CannotRun, HistoryRow, StallReason
+from everstep._core.model import FLAGS, CannotRun, HistoryRow, StallReason
 from everstep._core.run import LiveRun
 from everstep_schemas import events
 from everstep_schemas.events import AnyEvent, CommandEvent, InputEvent, decode_events
@@ -26,18 +26,40 @@ class Replay:
     def feed(self, row: HistoryRow) -> None:
         """Take the next row. Raises `CannotRun` for what the code does differently and for rows that are no history."""
         try:
+            self._take(row)
+        except CannotRun:
+            self._run.evict()
+            raise
+
+    def finish(self) -> LiveRun:
+        """The run as it was after its last row. Raises `CannotRun`."""
+        try:
+            self._repeat()
+        except CannotRun:
+            self._run.evict()
+            raise
+        return self._run
+
+    def abandon(self) -> None:
+        """Close the run's code, for a replay that is no longer wanted."""
+        self._run.evict()
+
+    def _take(self, row: HistoryRow) -> None:
+        try:
             happened = decode_events(row.data)
         except msgspec.DecodeError as error:
             raise _bad_data(row, f"it is not a list of events: {error}") from error
         if row.seq != self._next_seq or not happened:
             raise _bad_data(row, f"event {self._next_seq} should come next")
         self._next_seq += len(happened)
-        self._take(row, happened)
+        self._add(row, happened)
 
-    def _take(self, row: HistoryRow, happened: list[AnyEvent]) -> None:
+    def _add(self, row: HistoryRow, happened: list[AnyEvent]) -> None:
         first = happened[0]
         if isinstance(first, events.INPUT_TYPES):
             self._repeat()
+            if isinstance(first, events.Started):
+                _check_flags(first)
             self._event, self._at, self._size = first, row.at, 0  # type: ignore[assignment]  # INPUT_TYPES = InputEvent
             happened = happened[1:]
         elif self._event is None:
@@ -51,14 +73,11 @@ class Replay:
             self._run.repeat(self._event, self._at, commands, self._size)
             self._event = None
 
-    def finish(self) -> LiveRun:
-        """The run as it was after its last row. Raises `CannotRun`."""
-        self._repeat()
-        return self._run
 
-    def abandon(self) -> None:
-        """Close the run's code; for a replay that raised or is no longer wanted."""
-        self._run.evict()
+def _check_flags(started: events.Started) -> None:
+    if unknown := set(started.flags) - set(FLAGS):
+        message = f"a newer Everstep started this run: its engine flags {sorted(unknown)} are not known here. Upgrade"
+        raise CannotRun(StallReason(kind="engine", message=message))
 
 
 def _bad_data(row: HistoryRow, problem: str) -> CannotRun:
