@@ -40,6 +40,7 @@ SUMMARY_ID = "daily-summary-2026-03-02"
 ACTIVITIES = "SELECT count(*) FROM {schema}.events WHERE event->>'kind' = 'activity_completed'"
 
 PLAIN_WIDTH = 120
+PASSED, FAILED, STOPPED = 0, 1, 130
 
 console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
 
@@ -182,29 +183,32 @@ async def until_told_to_stop() -> None:
     await told.wait()
 
 
-async def cancelled_by_sigterm(work: Coroutine[Any, Any, bool]) -> bool:
-    """Lets SIGTERM end `work` as Ctrl-C does: by cancellation, so that it leaves nothing behind."""
+async def cancelled_by_signals(work: Coroutine[Any, Any, bool]) -> bool:
+    """Lets SIGTERM and SIGHUP end `work` as Ctrl-C does: by cancellation, so that it leaves nothing behind."""
     task = asyncio.create_task(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await task
 
 
-def main() -> None:
+def main() -> int:
     logs = Path(tempfile.mkdtemp(prefix="everstep-demo-"))
-    passed = False
+    code = FAILED
     try:
-        passed = asyncio.run(cancelled_by_sigterm(demonstrate(logs, keep=bool(os.environ.get("KEEP")))))
+        passed = asyncio.run(cancelled_by_signals(demonstrate(logs, keep=bool(os.environ.get("KEEP")))))
+        code = PASSED if passed else FAILED
     except* (ProcessError, StackError) as errors:
         for error in errors.exceptions:
             console.print(error, markup=False, highlight=False, soft_wrap=True)
     except* (KeyboardInterrupt, asyncio.CancelledError):
         console.print("Stopped.")
-    if passed:
-        shutil.rmtree(logs)
-    else:
+        code = STOPPED
+    if code == FAILED:
         console.print(f"The logs of all processes are in {logs}.", highlight=False)
-    sys.exit(0 if passed else 1)
+    else:
+        shutil.rmtree(logs)
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
