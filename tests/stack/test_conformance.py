@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -78,6 +79,18 @@ async def test_nothing_outlives_an_owner_that_is_killed(way: str, temporary: Pat
     owner.kill()
     await owner.wait()
     await until(lambda: not any(listens(address) for address in environment.values()))
+    await until(lambda: not left_behind(temporary))
+
+
+@pytest.mark.process
+async def test_nothing_is_left_of_a_start_that_is_interrupted(way: str, temporary: Path) -> None:
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, OWNER, way, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    await until(lambda: any(temporary.glob("everstep-*/*")))
+    owner.send_signal(signal.SIGINT)
+    _, complaint = await owner.communicate()
+    assert b"KeyboardInterrupt" in complaint
     await until(lambda: not left_behind(temporary))
 
 

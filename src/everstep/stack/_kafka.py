@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -20,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from everstep.stack._paths import free_port
 from everstep.stack._port import StackError
-from everstep.stack._process import Program
+from everstep.stack._process import Program, in_thread
 
 # One collector thread and half a gigabyte suit a broker that shares a developer's machine.
 JVM_FLAGS = (
@@ -78,7 +77,7 @@ class KafkaRecipe:
 
     async def prepare(self) -> None:
         if self._java is None:
-            self._java = await asyncio.to_thread(self._find_java)
+            self._java = await in_thread(self._find_java)
         if not self._settings_file.exists():
             await self._lay_out(self._java)
 
@@ -87,7 +86,7 @@ class KafkaRecipe:
         controller = f"127.0.0.1:{self._settings['controller_port']}"
         properties = broker_properties(self.address, controller, str(self.directory / "data"))
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-        await asyncio.to_thread(self._format, java)
+        await in_thread(self._format, java)
         self._settings_file.write_text(json.dumps(self._settings))
 
     def _format(self, java: Java) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pwd
@@ -16,7 +15,7 @@ import asyncpg
 
 from everstep.stack._paths import free_port
 from everstep.stack._port import StackError
-from everstep.stack._process import Account, Program
+from everstep.stack._process import Account, Program, in_thread
 
 USER = DATABASE = "everstep"
 SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_connections": "300"}
@@ -59,7 +58,7 @@ class PostgresRecipe:
         return dsn(self._settings["password"], self._settings["port"], DATABASE)
 
     async def prepare(self) -> None:
-        self._binaries = await asyncio.to_thread(self._find_binaries)
+        self._binaries = await in_thread(self._find_binaries)
         if not self._settings_file.exists():
             await self._lay_out()
 
@@ -72,7 +71,7 @@ class PostgresRecipe:
         if self._account:
             for path in (self._data, password_file):
                 os.chown(path, self._account.user, self._account.group)
-        await asyncio.to_thread(self._initdb, password_file)
+        await in_thread(self._initdb, password_file)
         password_file.unlink()
         self._settings_file.touch(mode=0o600)
         self._settings_file.write_text(json.dumps(self._settings))

@@ -16,13 +16,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, ParamSpec, Protocol, TypeVar
 
 from everstep.stack import _guardian
 from everstep.stack._port import StackError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
@@ -200,6 +203,16 @@ class ProcessServer:
         log = self._recipe.directory / "log"
         tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
         return f" The end of {log}:\n{tail}"
+
+
+async def in_thread(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Like `asyncio.to_thread`, but over only when `function` is, even if cancelled: nothing appears on disk later."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **named))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait((work,))
+        raise
 
 
 def command_line(pid: int) -> str:
