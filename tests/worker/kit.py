@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from msgspec import Raw
@@ -135,6 +136,16 @@ class Orchestrator:
                 command.attempt,
             )
         return found
+
+    async def until_answered(self, commands: Iterable[ActivityCommand]) -> None:
+        """Returns when every one of many commands has an answer."""
+        open_tokens = {command.token for command in commands}
+        read = 0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while open_tokens:
+                open_tokens -= {msgspec.json.decode(record.value)["token"] for record in self.answers[read:]}
+                read = len(self.answers)
+                await self._read()
 
     def read_so_far(self, command: ActivityCommand) -> list[ActivityResult]:
         decoded = [inbox_decoder.decode(record.value) for record in self.answers]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from tests.worker.kit import PARTITIONS, SHARDS, Orchestrator, eventually, insta
 
 from everstep.admin import topics
 from everstep.stack import Stack
-from everstep_schemas.wire import ActivityCompleted
+from everstep_schemas.wire import ActivityCommand, ActivityCompleted
 
 pytestmark = pytest.mark.integration
 
@@ -54,6 +56,25 @@ async def test_who_stays_takes_over_what_the_other_leaves(orchestrator: Orchestr
             command = orchestrator.command("greet", "one")
             await orchestrator.send(command, partition=partition)
             assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
+
+
+async def test_nothing_is_lost_while_workers_come_and_go_under_load(orchestrator: Orchestrator) -> None:
+    commands = [orchestrator.command("greet" if n % 3 else "double", str(n) if n % 3 else n) for n in range(3_000)]
+    settings = replace(orchestrator.settings, concurrency=20)
+    sending = asyncio.create_task(_send_all(orchestrator, commands))
+    async with running(flow.app, settings):
+        for _ in range(3):
+            async with running(flow.app, settings):
+                await orchestrator.answer_to(commands[len(orchestrator.answers) // 2])
+        await sending
+        for partition in range(PARTITIONS):
+            await orchestrator.until_committed(len(commands) // PARTITIONS, partition=partition)
+    await orchestrator.until_answered(commands)
+
+
+async def _send_all(orchestrator: Orchestrator, commands: Sequence[ActivityCommand]) -> None:
+    for n, command in enumerate(commands):
+        await orchestrator.send(command, partition=n % PARTITIONS)
 
 
 async def test_finished_commands_do_not_come_again_after_a_restart(

@@ -130,7 +130,7 @@ class TestErrors:
 
     async def test_arguments_that_do_not_fit_name_the_field(self, orchestrator: Orchestrator) -> None:
         error = await orchestrator.failure_of("price", {"sku": "A", "quantity": "two"})
-        assert not error.retryable
+        assert (error.type, error.retryable) == ("everstep.errors.PayloadError", False)
         assert "quantity" in error.message
         assert "price" in error.message
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET, Raw
 
+from everstep.errors import PayloadError, type_name
 from everstep_schemas import cloudevents
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import ActivityCommand, ActivityCompleted, ActivityFailed, Outgoing, encoder
@@ -111,7 +112,7 @@ def not_registered(name: str, registered: Iterable[str], worker: str) -> ErrorIn
 
 def bad_arguments(name: str, why: str) -> ErrorInfo:
     return ErrorInfo(
-        type="PayloadError",
+        type=type_name(PayloadError),
         message=f"the arguments do not fit the activity {name!r}: {why}",
         retryable=False,
     )
