@@ -6,11 +6,19 @@ being downloaded anew; path files in there are not followed, so the project itse
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import time
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -73,7 +81,51 @@ def test_runs_from_the_wheel_alone_where_sql_is_read(installed: Path, tmp_path: 
     assert int(run(installed / "python", "-c", program, cwd=tmp_path)) > 0
 
 
-def run(*command: object, cwd: Path | None = None) -> str:
-    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.mark.integration
+@pytest.mark.process
+def test_runs_the_order_example_with_nothing_else(installed: Path, directory: Path) -> None:
+    shutil.copy(ROOT / "examples" / "order.py", directory)
+    everstep = installed / "everstep"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERSTEP_")}
+    environment["XDG_DATA_HOME"] = str(directory / "data")
+    with (
+        (directory / "log").open("wb") as log,
+        subprocess.Popen([everstep, "dev", "order:app"], cwd=directory, env=environment, stdout=log, stderr=log) as dev,
+    ):
+        try:
+            environment |= exports(dev, directory / "log")
+            order = json.dumps({"order_id": "1", "sku": "mug", "quantity": 1})
+            run(everstep, "start", "fulfil_order", order, "--id", "order-1", env=environment)
+            run(everstep, "signal", "order-1", "ShippingConfirmed", '{"carrier": "DHL"}', env=environment)
+            assert json.loads(run(everstep, "result", "order-1", env=environment)) == "shipped"
+        finally:
+            dev.send_signal(signal.SIGINT)
+            dev.wait()
+    assert dev.returncode == 0
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory that every user may enter, the database's as well."""
+    path = Path(tempfile.mkdtemp(prefix="test-wheel-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+def exports(dev: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
+    """The addresses that `everstep dev` prints once everything is made."""
+    while dev.poll() is None:
+        found: dict[str, str] = dict(re.findall(r"export (\w+)=(\S+)", log.read_text()))
+        if len(found) == 2:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
