@@ -15,6 +15,7 @@ from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import Lifecycle, LifecycleType
 
 _MOST_OF_A_VALUE = 80
+_MOST_OF_AN_ERROR = 300
 _NOTABLE_GAP = timedelta(minutes=1)
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -52,15 +53,15 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def shorten(value: Raw | str | UnsetType) -> str:
-    """JSON or text, cut where it gets long."""
+def shorten(value: Raw | str | UnsetType, most: int = _MOST_OF_A_VALUE) -> str:
+    """JSON or text, cut where it gets longer than `most` characters."""
     text = "" if value is UNSET else value if isinstance(value, str) else bytes(value).decode(errors="replace")
-    return text if len(text) <= _MOST_OF_A_VALUE else text[: _MOST_OF_A_VALUE - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def error_text(error: ErrorInfo) -> str:
     """An error on one line: `ConnectionError: the bank does not answer`."""
-    first = shorten(error.message.strip().partition("\n")[0])
+    first = shorten(error.message.strip().partition("\n")[0], _MOST_OF_AN_ERROR)
     return f"{error.type}: {first}" if first else error.type
 
 

@@ -117,7 +117,7 @@ def test_a_remark_has_no_event_number() -> None:
 def test_long_values_are_cut() -> None:
     assert shorten("x" * 80) == "x" * 80
     assert shorten("x" * 81) == "x" * 79 + "…"
-    assert error_text(ErrorInfo(type="E", message="y" * 500)) == "E: " + "y" * 79 + "…"
+    assert error_text(ErrorInfo(type="E", message="y" * 500)) == "E: " + "y" * 299 + "…"
 
 
 def pending(*history: events.AnyEvent) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 from aiokafka import AIOKafkaConsumer
@@ -24,6 +25,8 @@ from everstep.kafka import connection
 from everstep.lifecycle import Fact, fact_of
 from everstep.settings import Settings
 from everstep_schemas.names import Topics
+
+Consumer: TypeAlias = "AIOKafkaConsumer[bytes | None, bytes | None]"
 
 _SERVICES = {"orchestrator": "everstep_orchestrator", "worker": "everstep_worker"}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -67,11 +70,11 @@ async def _run(app: str) -> None:
         for line in [*await migrate(settings), *(f"export {name}={value}" for name, value in exports.items())]:
             _note(line)
         changes = [asyncio.Event() for _ in _SERVICES]
-        async with asyncio.TaskGroup() as tasks:
+        async with _lifecycle(settings) as facts, asyncio.TaskGroup() as tasks:
             for (name, module), changed in zip(_SERVICES.items(), changes, strict=True):
                 tasks.create_task(_service(name, command_of(module, app), environment, changed))
             tasks.create_task(_watch_code(changes))
-            tasks.create_task(_tell(settings))
+            tasks.create_task(_tell(facts))
 
 
 def _note(text: str) -> None:
@@ -122,19 +125,26 @@ async def _watch_code(changes: Sequence[asyncio.Event]) -> None:
 # ---- what happens
 
 
-async def _tell(settings: Settings) -> None:
-    """One line for each fact of the lifecycle topic from now on."""
-    consumer: AIOKafkaConsumer[bytes | None, bytes | None] = AIOKafkaConsumer(
+@asynccontextmanager
+async def _lifecycle(settings: Settings) -> AsyncIterator[Consumer]:
+    """The lifecycle topic from its present end on."""
+    consumer: Consumer = AIOKafkaConsumer(
         Topics(settings.topic_prefix).lifecycle, **connection(settings), group_id=None, auto_offset_reset="latest"
     )
     try:
         await consumer.start()
-        while True:
-            fact = fact_of(await consumer.getone())
-            if fact is not None:
-                click.echo(_line(fact))
+        await consumer.seek_to_end()
+        yield consumer
     finally:
         await consumer.stop()
+
+
+async def _tell(facts: Consumer) -> None:
+    """One line for each fact."""
+    while True:
+        fact = fact_of(await facts.getone())
+        if fact is not None:
+            click.echo(_line(fact))
 
 
 def _line(fact: Fact) -> str:
