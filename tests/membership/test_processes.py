@@ -85,12 +85,11 @@ async def pair(start: Start) -> tuple[Process, Process]:
     return first, second
 
 
-async def test_the_shards_of_a_killed_owner_run_elsewhere_within_a_second(start: Start) -> None:
-    """Long before its lease of ten seconds ends, and before the two of a restart."""
+async def test_the_shards_of_a_killed_owner_run_elsewhere_long_before_its_lease_ends(start: Start) -> None:
+    """Its lease would run for eight seconds at the least."""
     first, second = await pair(start)
     first.send(signal.SIGKILL)
-    async with asyncio.timeout(1.0):
-        await second.until(lambda: set(second.epochs) == ALL)
+    await soon(second.until(lambda: set(second.epochs) == ALL), seconds=6)
 
 
 async def test_a_killed_owner_that_comes_back_alone_does_not_wait(start: Start) -> None:
@@ -106,8 +105,7 @@ async def test_a_frozen_owner_loses_its_shards_to_the_lease_and_hears_that_first
     """Its sessions and locks are all there, as with a machine that vanished: only the lease ends its ownership."""
     first, second = await pair(start)
     first.send(signal.SIGSTOP)
-    async with asyncio.timeout(11.0):
-        await second.until(lambda: set(second.epochs) == ALL)
+    await soon(second.until(lambda: set(second.epochs) == ALL))
     heard = len(first.said)
     first.send(signal.SIGCONT)
     await soon(first.until(lambda: any(what == "lease_expired" for what, _ in first.said)))

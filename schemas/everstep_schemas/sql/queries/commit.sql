@@ -47,12 +47,21 @@ owed AS (
     JOIN fenced f ON f.shard = w.shard
     WHERE w.refs IS NOT NULL
 ),
--- The lower bound keeps the scan away from index entries of rows long deleted, which stay for as long as any
--- transaction in the cluster is older.
+-- The lower bound keeps the search away from index entries of rows long deleted, which stay until vacuum comes, and for
+-- as long as any transaction in the cluster is older. Finding the rows apart from deleting them keeps the planner, which
+-- mostly sees this table empty, from reading it whole to join it.
 acknowledged AS (
-    DELETE FROM {schema}.outbox o
-    USING fenced f
-    WHERE o.shard = f.shard AND o.commit_no > f.published_before AND o.commit_no <= f.published
+    DELETE FROM {schema}.outbox
+    WHERE ctid = ANY (ARRAY(
+        SELECT o.ctid
+        FROM fenced f
+        CROSS JOIN LATERAL (
+            SELECT ctid
+            FROM {schema}.outbox
+            WHERE shard = f.shard AND commit_no > f.published_before AND commit_no <= f.published
+            OFFSET 0
+        ) o
+    ))
 )
 
 -- name: runs

@@ -42,8 +42,10 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     # Statements are short: compiling them costs more than running them.
     "jit": "off",
-    # Arrays differ in length and in nothing that a plan depends on.
+    # Arrays differ in length and in nothing that a plan depends on: one plan per statement and connection. It may be
+    # made while the tables are empty and be used when they are large, so it must not rest on their size.
     "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
 }
 
 
