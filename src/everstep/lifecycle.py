@@ -124,7 +124,7 @@ class LifecycleTail:
         self._reading: set[TopicPartition] = set()
         self._some_reading = asyncio.Event()
         self._changing = asyncio.Lock()
-        self._consumer: AIOKafkaConsumer[bytes | None, bytes | None] | None = None
+        self._consumer: AIOKafkaConsumer | None = None
         self._reader: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -190,8 +190,8 @@ class LifecycleTail:
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._run(consumer), name="lifecycle tail")
 
-    async def _started(self) -> AIOKafkaConsumer[bytes | None, bytes | None]:
-        consumer: AIOKafkaConsumer[bytes | None, bytes | None] = AIOKafkaConsumer(
+    async def _started(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
             **connection(self._settings),
             group_id=None,
             enable_auto_commit=False,
@@ -209,7 +209,7 @@ class LifecycleTail:
         consumer.pause(*self._partitions)
         return consumer
 
-    async def _run(self, consumer: AIOKafkaConsumer[bytes | None, bytes | None]) -> None:
+    async def _run(self, consumer: AIOKafkaConsumer) -> None:
         try:
             while True:
                 await self._some_reading.wait()
@@ -226,7 +226,7 @@ class LifecycleTail:
                 for listener in tuple(listeners):
                     listener.heard(fact)
 
-    def _pause_idle(self, consumer: AIOKafkaConsumer[bytes | None, bytes | None]) -> None:
+    def _pause_idle(self, consumer: AIOKafkaConsumer) -> None:
         if not self._idle_since:
             return
         before = time.monotonic() - _LINGER_SECONDS

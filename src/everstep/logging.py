@@ -20,12 +20,12 @@ from everstep.settings import Settings
 _QUIET = ("aiokafka", "asyncio", "httpx", "httpcore", "uvicorn", "uvicorn.access", "watchfiles")
 
 
-def configure(settings: Settings, service: str, stream: TextIO | None = None) -> None:
-    """Sends all logs of the process to `stream` (standard error by default), each line marked with `service`.
+def configure(settings: Settings, service: str, to: TextIO | None = None) -> None:
+    """Sends all logs of the process to `to` (standard error by default), each line marked with `service`.
 
     Warns of settings that nobody knows. Doing it again replaces what was configured before.
     """
-    stream = sys.stderr if stream is None else stream
+    stream = to or sys.stderr
     level = logging.getLevelName(settings.log_level.upper())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(settings, service, stream))

@@ -23,7 +23,7 @@ SHARDS = 3
 class Script:
     """Reads every submission and writes lifecycle records, with plain aiokafka."""
 
-    def __init__(self, settings: Settings, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer[Any, Any]) -> None:
+    def __init__(self, settings: Settings, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer) -> None:
         self.topics = Topics(settings.topic_prefix)
         self._producer = producer
         self._consumer = consumer
@@ -68,7 +68,7 @@ async def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
 
 @asynccontextmanager
 async def _running(settings: Settings) -> AsyncIterator[Script]:
-    consumer: AIOKafkaConsumer[Any, Any] = AIOKafkaConsumer(**connection(settings), auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(**connection(settings), auto_offset_reset="earliest")
     producer = AIOKafkaProducer(**connection(settings))
     submissions = Topics(settings.topic_prefix).submissions
     await consumer.start()

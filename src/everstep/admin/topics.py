@@ -114,7 +114,7 @@ async def ensure_queue(admin: AIOKafkaAdminClient, settings: Settings, queue: st
 async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[Topic], replication: int) -> list[str]:
     """Creates what is missing and returns its names; raises `TopicError` for all that is wrong at once."""
     new = [NewTopic(t.name, t.partitions, replication, topic_configs=t.config(replication)) for t in topics]
-    response = await admin.create_topics(new)
+    response: Any = await admin.create_topics(new)
     created: list[str] = []
     existing: list[str] = []
     mistakes: list[str] = []

@@ -12,7 +12,6 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
 
 import click
 from aiokafka import AIOKafkaConsumer
@@ -25,8 +24,6 @@ from everstep.kafka import connection
 from everstep.lifecycle import Fact, fact_of
 from everstep.settings import Settings
 from everstep_schemas.names import Topics
-
-Consumer: TypeAlias = "AIOKafkaConsumer[bytes | None, bytes | None]"
 
 _SERVICES = {"orchestrator": "everstep_orchestrator", "worker": "everstep_worker"}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -115,7 +112,7 @@ async def _watch_code(changes: Sequence[asyncio.Event]) -> None:
         from watchfiles import PythonFilter, awatch
     except ImportError:
         _note("changes are not noticed: `pip install 'everstep[dev]'` brings what does that")
-        await asyncio.Event().wait()
+        return
     async for files in awatch(Path.cwd(), watch_filter=PythonFilter()):
         _note(f"{', '.join(sorted({Path(file).name for _, file in files}))} changed: restarting")
         for changed in changes:
@@ -126,9 +123,9 @@ async def _watch_code(changes: Sequence[asyncio.Event]) -> None:
 
 
 @asynccontextmanager
-async def _lifecycle(settings: Settings) -> AsyncIterator[Consumer]:
+async def _lifecycle(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """The lifecycle topic from its present end on."""
-    consumer: Consumer = AIOKafkaConsumer(
+    consumer = AIOKafkaConsumer(
         Topics(settings.topic_prefix).lifecycle, **connection(settings), group_id=None, auto_offset_reset="latest"
     )
     try:
@@ -139,7 +136,7 @@ async def _lifecycle(settings: Settings) -> AsyncIterator[Consumer]:
         await consumer.stop()
 
 
-async def _tell(facts: Consumer) -> None:
+async def _tell(facts: AIOKafkaConsumer) -> None:
     """One line for each fact."""
     while True:
         fact = fact_of(await facts.getone())

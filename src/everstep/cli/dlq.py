@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import click
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -72,7 +72,7 @@ async def _records(first: int, count: int) -> AsyncIterator[Record]:
     """At most `count` records from the offset `first` on, or, if that is negative, so many before the end."""
     settings = Settings.from_environment(needs=("kafka_bootstrap",))
     partition = TopicPartition(Topics(settings.topic_prefix).dlq, 0)
-    consumer: AIOKafkaConsumer[Any, Any] = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
     try:
         await consumer.start()
         start = (await consumer.beginning_offsets([partition]))[partition]
