@@ -194,6 +194,10 @@ class Settings:
             "How long consumed records stay in Kafka: the oldest backup that can be recovered from.", _duration, "24h"
         ),
     ] = timedelta(hours=24)
+    early_signals: Annotated[
+        timedelta,
+        _About("How long a signal is kept for a run that has not been started yet, then rejected.", _duration, "1m"),
+    ] = timedelta(minutes=1)
     max_payload_bytes: Annotated[
         int, _About("The largest argument, result or signal as JSON.", _size(1 << 10, 1 << 28), "1MiB")
     ] = 1 << 20

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
 import structlog
 
@@ -83,6 +84,7 @@ class Orchestrator:
             python=platform.python_version(),
             new_nonce=lambda: secrets.token_hex(8),
             ignored=self._counting.ignored,
+            early_signal_us=settings.early_signals // timedelta(microseconds=1),
         )
         return Pipeline(
             store=self._store,
@@ -112,6 +114,8 @@ class Orchestrator:
     async def running(self) -> AsyncIterator[Orchestrator]:
         """Starts every part in order and stops them in the opposite one."""
         async with AsyncExitStack() as stack:
+            self._watchdog.start()
+            stack.callback(self._watchdog.stop)
             stack.push_async_callback(self._store.close)
             await self._check_kafka()
             await self._intake.start()

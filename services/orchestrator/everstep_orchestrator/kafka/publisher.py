@@ -36,6 +36,10 @@ class Topics(Protocol):
     async def partitions(self, topic: str) -> int: ...
 
 
+class ProducerReplaced(Exception):
+    """Another partition's failure has cost the producer that was to be used."""
+
+
 class Ticket:
     """The messages of one commit of one shard that Kafka has not acknowledged yet."""
 
@@ -111,7 +115,7 @@ class Publisher:
             ticket.live = False
 
     def cut(self) -> None:
-        """Breaks the producer off in the middle of what it does; a new one takes its place for what is sent later."""
+        """Breaks the producer off in the middle of what it does; a new one takes its place for all that is queued."""
         producer, self._producer = self._producer, None
         if producer is not None:
             self._start(_break(producer))
@@ -170,6 +174,9 @@ class Publisher:
                 alone = max(alone - 1, 0) if alone else len(queue)
                 self.cut()
                 await self._renew()
+            except ProducerReplaced:
+                await self._renew()
+                await asyncio.sleep(0 if self._producer else RETRY_SECONDS)
             except (KafkaError, OSError, AssertionError) as error:
                 log.warning(
                     "publishing failed, trying again",
@@ -177,6 +184,8 @@ class Publisher:
                     partition=partition.partition,
                     error=f"{type(error).__name__}: {error}",
                 )
+                # A producer that gave a batch up has a gap in its sequence, which the partition would refuse for ever.
+                self.cut()
                 await asyncio.sleep(RETRY_SECONDS)
                 await self._renew()
         del self._queues[partition]
@@ -185,7 +194,7 @@ class Publisher:
         """Sends what fits into a batch, `most` messages at most, and returns how many are done with."""
         producer = self._producer
         if producer is None:
-            raise KafkaError("the producer is being replaced")
+            raise ProducerReplaced
         batch = producer.create_batch()
         now_ms = int(time.time() * 1000)
         taken: list[_Queued] = []
@@ -218,16 +227,11 @@ class Publisher:
         self.unacknowledged -= 1
 
     async def _renew(self) -> None:
-        """Replaces a producer whose sender has died; one that still works is kept."""
+        """Makes a new producer, unless another partition's task has made it already."""
         async with self._renewal:
-            producer = self._producer
-            if producer is not None and producer._sender.sender_task is not None:
-                if not producer._sender.sender_task.done():
-                    return
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(producer.stop(), timeout=1)
-            with contextlib.suppress(KafkaError, OSError):
-                self._producer = await self._new_producer()
+            if self._producer is None:
+                with contextlib.suppress(KafkaError, OSError):
+                    self._producer = await self._new_producer()
 
     async def _new_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(

@@ -43,12 +43,21 @@ class Counting:
             telemetry.RUN_DURATION_SECONDS.labels(label).observe(seconds)
         for (activity, outcome), count in tally.activities.items():
             telemetry.ACTIVITIES.labels(known(activity, self._activities), outcome).inc(count)
+        for workflow in tally.blocked:
+            telemetry.LOOP_BLOCKED.labels(known(workflow, self._workflows)).inc()
         for reason in tally.dead_letters:
             telemetry.DEAD_LETTERS.labels(reason).inc()
         for reason in tally.rejected:
             telemetry.SUBMISSIONS_REJECTED.labels(reason).inc()
         for seconds in tally.lateness_seconds:
             telemetry.TIMER_LATENESS_SECONDS.observe(seconds)
+
+    def replayed(self, workflow: str, events: int, seconds: float, *, differs: bool) -> None:
+        """A run was loaded from its history."""
+        telemetry.REPLAY_DURATION_SECONDS.observe(seconds)
+        telemetry.REPLAY_EVENTS.observe(events)
+        if differs:
+            telemetry.ARGUMENT_DIFFERENCES.labels(known(workflow, self._workflows)).inc()
 
     def state(self, shards: Iterable[Shard], now: int) -> None:
         """How things stand; called a few times a second."""

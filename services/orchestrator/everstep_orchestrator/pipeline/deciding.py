@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from everstep._core.ending import terminated
-from everstep._core.engine import Activation, CannotRun, Engine, LiveRun, StallReason
+from everstep._core.engine import FLAGS, Activation, CannotRun, Engine, LiveRun, StallReason
 from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Record, Refused, Request, Result
 from everstep_orchestrator.pipeline.loading import Work
 from everstep_orchestrator.pipeline.notices import Notices, instant, reason_text
@@ -46,7 +46,7 @@ class Rules:
     python: str
     new_nonce: Callable[[], str]
     ignored: Callable[[str], None]  # counts inputs that have no effect, by reason
-    early_signal_us: int = 60 * SECOND
+    early_signal_us: int
 
 
 class Decider:
@@ -193,6 +193,7 @@ class Decider:
             python=self._rules.python,
             args=start.args,
             kwargs=start.kwargs,
+            flags=FLAGS,
             traceparent=request.traceparent,
         )
         entry = Entry(self._new_row(started, start.workflow_id, run, now))
@@ -372,6 +373,8 @@ class Decider:
     def _stall(self, entry: Entry, reason: StallReason, owed: ParkedInput | None, now: int) -> None:
         entry.evict()
         entry.cannot_run = None
+        if reason.kind == "blocked":
+            self._shard.writing().tally.blocked.append(entry.row.workflow)
         self._shard.writing().tally.stalled += entry.row.condition != "stalled"
         entry.change(condition="stalled", reason=msgspec.json.encode(reason))
         self._shard.writing().change(entry)

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import structlog
 
-from everstep._core.engine import CannotRun, Engine, HistoryRow
+from everstep._core.engine import CannotRun, Engine, HistoryRow, LiveRun
 from everstep_orchestrator.kafka.publisher import Ticket
+from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Entry, Shard
@@ -23,6 +25,8 @@ from everstep_orchestrator.store import ParkedRow, Store
 from everstep_schemas import events, wire
 from everstep_schemas.names import Token
 from everstep_schemas.wire import Outgoing
+
+log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 0.05
 LAST_EVENT = 2**62  # above every number that an event can have
@@ -47,9 +51,10 @@ class Work:
 class Loader:
     """Loads for the decisions of one orchestrator."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, counting: Counting) -> None:
         self._store = store
         self._engine = engine
+        self._counting = counting
 
     async def rows(self, work: Work) -> None:
         """Loads the rows of all runs that the work names, by id or by key."""
@@ -146,23 +151,43 @@ class Loader:
                 yield shard.entries[key]
 
     async def _replay(self, entry: Entry, rows: Sequence[HistoryRow]) -> None:
-        replay = self._engine.replay(entry.identity)
-        position = 0
-
-        def slice_of_rows() -> None:
-            nonlocal position
-            end = time.monotonic() + SLICE_SECONDS
-            while position < len(rows) and time.monotonic() < end:
-                replay.feed(rows[position])
-                position += 1
-
+        started = time.monotonic()
         try:
-            while position < len(rows):
-                await outside_task(slice_of_rows)
-            entry.live = await outside_task(replay.finish)
-            entry.cannot_run = None
+            entry.live = await self._replayed(entry, rows)
         except CannotRun as error:
             entry.cannot_run = error
+        else:
+            entry.cannot_run = None
+            self._report(entry.live, time.monotonic() - started)
+
+    async def _replayed(self, entry: Entry, rows: Sequence[HistoryRow]) -> LiveRun:
+        replay = self._engine.replay(entry.identity)
+        waiting = iter(rows)
+
+        def feed() -> bool:
+            """Feeds rows for as long as the loop can be kept waiting; whether some are left."""
+            end = time.monotonic() + SLICE_SECONDS
+            for row in waiting:
+                replay.feed(row)
+                if time.monotonic() > end:
+                    return True
+            return False
+
+        while await outside_task(feed):
+            pass
+        return await outside_task(replay.finish)
+
+    def _report(self, run: LiveRun, seconds: float) -> None:
+        differs = run.argument_differences > 0
+        self._counting.replayed(run.identity.workflow, run.events, seconds, differs=differs)
+        if differs:
+            log.warning(
+                "replay gave other arguments than history holds; the recorded ones count",
+                workflow=run.identity.workflow,
+                workflow_id=run.identity.workflow_id,
+                run=run.identity.run,
+                commands=run.argument_differences,
+            )
 
 
 def _commanded(work: Work) -> Iterable[tuple[Shard, int]]:

@@ -78,7 +78,7 @@ class Pipeline:
         self._cache = cache
         self._now = now
         self._wake = wake
-        self._loader = Loader(store, rules.engine)
+        self._loader = Loader(store, rules.engine, counting)
         self._opener = Opener(store, intake, publisher, topics, now)
         self._counting = counting
         self._alarm = Alarm(now, wake)

@@ -79,6 +79,7 @@ class Tally:
     started: list[str] = field(default_factory=list)
     closed: list[tuple[str, str, float]] = field(default_factory=list)
     activities: Counter[tuple[str, str]] = field(default_factory=Counter)
+    blocked: list[str] = field(default_factory=list)
     dead_letters: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     lateness_seconds: list[float] = field(default_factory=list)
