@@ -42,7 +42,7 @@ ACTIVITIES = "SELECT count(*) FROM {schema}.events WHERE event->>'kind' = 'activ
 PLAIN_WIDTH = 120
 PASSED, FAILED, STOPPED = 0, 1, 130
 
-console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 @dataclass
@@ -149,14 +149,14 @@ async def tell_one_history(shop: Shop, told: list[Story]) -> None:
     async with Client(api_url=shop.api_url) as client:
         history = [(event.seq, event.at, event.event) async for event in client.run(order.order_id).history()]
     for line in words.story(history):
-        console.print(f"  {line.at:%H:%M:%S.%f}"[:-3], line.text, markup=False, highlight=False)
+        console.print(f"  {line.at:%H:%M:%S.%f}"[:-3], line.text, markup=False)
 
 
 def tell_verdict(found: list[str], told: list[Story], summary: Summary) -> None:
     if found:
         console.print(f"\n[bold red]{len(found)} things are not as they have to be:[/]")
         for difference in found:
-            console.print(f"  {difference}", markup=False, highlight=False)
+            console.print(f"  {difference}", markup=False)
         return
     console.print(
         f"\n[bold green]All {len(told)} orders ended as they should.[/] The ledger agrees to the cent: "
@@ -166,13 +166,13 @@ def tell_verdict(found: list[str], told: list[Story], summary: Summary) -> None:
 
 
 def tell_where(shop: Shop) -> None:
-    for service in (*shop.orchestrators, *shop.workers):
-        console.print(f"  {service.name}: metrics http://{service.address}/metrics", highlight=False)
+    for service in filter(Service.running, (*shop.orchestrators, *shop.workers)):
+        console.print(f"  {service.name}: metrics http://{service.address}/metrics")
     console.print(
         f"  API: {shop.api_url}/api/v1/runs?limit=5, described in {shop.api_url}/openapi.json", highlight=False
     )
     for name, value in shop.installation.addresses.items():
-        console.print(f"  export {name}={value}", soft_wrap=True, highlight=False)
+        console.print(f"  export {name}={value}", soft_wrap=True)
 
 
 async def until_told_to_stop() -> None:
@@ -204,7 +204,7 @@ def main() -> int:
         console.print("Stopped.")
         code = STOPPED
     if code == FAILED:
-        console.print(f"The logs of all processes are in {logs}.", highlight=False)
+        console.print(f"The logs of all processes are in {logs}.")
     else:
         shutil.rmtree(logs)
     return code

@@ -59,7 +59,7 @@ async def lines(console: Console, observer: Observer) -> None:
 
 
 def outcome_table(observer: Observer, stories: Sequence[Story]) -> Table:
-    table = Table(title="Orders by outcome, and the time from submission to the news of the end")
+    table = Table(title="Orders by outcome; time from submission to end")
     for heading in ("outcome", "orders", "p50", "p95", "p99", "longest"):
         table.add_column(heading, justify="left" if heading == "outcome" else "right")
     for outcome in sorted({story.outcome for story in stories}):

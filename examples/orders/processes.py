@@ -51,6 +51,9 @@ class Process:
                 start_new_session=True,
             )
 
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL: it gets no chance to hand anything over."""
         assert self._process is not None
@@ -58,7 +61,7 @@ class Process:
         self._process.wait()
 
     def ask_to_stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.running():
             self._process.send_signal(signal.SIGTERM)
 
     def wait_for_stop(self) -> None:
