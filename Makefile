@@ -23,7 +23,7 @@ test: $(INSTALLED)  ## run all tests on a real Kafka and PostgreSQL; ARGS="-k na
 check: $(INSTALLED)  ## check format, lint, types and layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy $(CODE)
+	$(VENV)/bin/mypy $(CODE) benchmarks/harness benchmarks/everstep benchmarks/run_all.py
 	$(VENV)/bin/pyright --pythonpath $(PYTHON)
 	$(VENV)/bin/lint-imports
 
