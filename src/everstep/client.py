@@ -190,6 +190,9 @@ class Client:
     ) -> Run[Any]:
         """Starts a run and returns once it exists, or, if its code is not there yet, is stored and waits for it.
 
+        While no orchestrator runs, nobody answers: bound the wait with `asyncio.timeout`, and start again with the same
+        `submission_id` to learn what became of it.
+
         The same `submission_id` starts one run however often it is sent; without one each call is its own submission.
         `on_duplicate` says what happens if the id has a run: `"reject"` raises `RunAlreadyExists`, `"return_existing"`
         gives that run, `"allow_closed"` starts another if it has ended, `"terminate_existing"` ends it first. Without

@@ -99,6 +99,17 @@ async def _says(client: Client, text: str) -> bool:
     return (await client.run("a").describe()).custom_status == text
 
 
+async def test_who_waits_does_not_notice_that_an_orchestrator_dies(installation: Installation, client: Client) -> None:
+    run = await client.start(shop.wait_for_go, 1, id="a")
+    waiting = asyncio.create_task(run.result(timeout=SOON))
+    await installation.until(lambda: _says(client, "waiting"), "the run to say that it waits")
+    (orchestrator,) = installation.orchestrators
+    await orchestrator.kill()
+    await installation.client.run("a").signal(shop.go, {"x": 1})
+    await orchestrator.start()
+    assert await waiting == {"x": 1}
+
+
 async def test_lists(client: Client) -> None:
     async with asyncio.TaskGroup() as starting:
         for i in range(5):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -22,6 +24,9 @@ _Query = Mapping[str, str | int | None]
 
 _WAIT_SECONDS = 30
 _WAIT = f"{_WAIT_SECONDS}s"
+# For how long an API that has answered before may be away while somebody waits, and how often it is asked again.
+_LOST_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5
 _PAGE = 500
 _PROBLEM = "urn:everstep:problem:"
 
@@ -60,6 +65,7 @@ class HttpTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.api_url
+        self._reached = False
         timeout = httpx.Timeout(10.0, read=_WAIT_SECONDS + 15.0, pool=None)
         self._http = httpx.AsyncClient(base_url=f"{self._url.rstrip('/')}/api/v1", timeout=timeout)
 
@@ -123,12 +129,19 @@ class HttpTransport:
             left, cursor = left and left - len(page.runs), page.cursor
 
     async def _persist(self, method: str, path: str, type: type[T], query: _Query, body: Any = None) -> T:
-        """Asks until there is an answer."""
+        """Asks until there is an answer, also while orchestrators are being replaced: asking again is safe here."""
+        lost_at: float | None = None
         while True:
             try:
                 return msgspec.json.decode(await self._ask(method, path, query, body), type=type)
             except _Unanswered:
-                continue
+                lost_at = None
+            except NotReachable:
+                now = time.monotonic()
+                lost_at = now if lost_at is None else lost_at
+                if not self._reached or now - lost_at > _LOST_SECONDS:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _get(self, path: str, type: type[T], query: _Query) -> T:
         return msgspec.json.decode(await self._ask("GET", path, query), type=type)
@@ -144,6 +157,7 @@ class HttpTransport:
                 f"the API at {self._url} does not answer ({str(error) or type(error).__name__}): check EVERSTEP_API_URL"
                 " and that an orchestrator runs there"
             ) from error
+        self._reached = True
         if response.is_error:
             raise self._problem(response)
         return response.content
