@@ -24,7 +24,7 @@ async def think(about: str) -> str:
 @app.workflow
 async def wait_for_go(ctx: Context, i: int) -> dict[str, Any]:
     await think(f"{i}")
-    await book(f"{i}/before")
+    await book("before")
     return await ctx.wait_for_signal(shop.go)
 
 

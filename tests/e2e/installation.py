@@ -60,7 +60,7 @@ class Installation:
         self.sql = await enter(asyncpg.create_pool(settings.postgres_dsn, min_size=0, server_settings=schema))
         await self.sql.execute("CREATE TABLE public.ledger (key text PRIMARY KEY, what text NOT NULL)")
         await self.sql.execute("CREATE TABLE public.attempts (key text NOT NULL)")
-        self._producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
+        self._producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, max_request_size=4 << 20)
         await self._producer.start()
         self._exits.push_async_callback(self._producer.stop)
         self.services = await enter(Services(self._directory, self._environment()))
@@ -97,6 +97,10 @@ class Installation:
         """Writes to the inbox as a worker would."""
         value = wire.encoder.encode(message)
         await self._producer.send_and_wait(self.topics.inbox, value, partition=shard)
+
+    async def forbid_status(self, text: str) -> None:
+        """From now on Postgres refuses rows with this custom status: a stand-in for data that it cannot store."""
+        await self.sql.execute(f"ALTER TABLE runs ADD CONSTRAINT forbidden CHECK (custom_status <> '{text}')")
 
     async def first_token(self, workflow_id: str) -> str:
         """The token of the first command that was ever sent for a run."""
@@ -204,6 +208,9 @@ class Installation:
             identity = Identity(*(row[name] for name in Identity.__struct_fields__))
             rows = await self.sql.fetch(_HISTORY, identity.run_key)
             history = [HistoryRow(*stored) for stored in rows]
+            if not engine.knows(identity.workflow, identity.version):
+                assert len(history) <= 1, f"{identity.workflow_id} ran, though nobody has its code"
+                continue
             await outside_task(partial(_check_run, engine, identity, row["status"], history))
         await self._check_ledger()
 

@@ -36,9 +36,9 @@ async def echo(x: Any) -> Any:
 @app.activity(timeout=seconds(20))
 async def book(what: str, *, pool: asyncpg.Pool[asyncpg.Record] = provided(ledger)) -> str:
     """Books once under its idempotency key, however often it is attempted."""
-    key = activity.info().idempotency_key
+    key, who = activity.info().idempotency_key, activity.info().workflow_id
     await pool.execute("INSERT INTO attempts (key) VALUES ($1)", key)
-    await pool.execute("INSERT INTO ledger (key, what) VALUES ($1, $2) ON CONFLICT DO NOTHING", key, what)
+    await pool.execute("INSERT INTO ledger (key, what) VALUES ($1, $2) ON CONFLICT DO NOTHING", key, f"{who}/{what}")
     return key
 
 
@@ -76,20 +76,20 @@ async def slow(duration: float) -> None:
 
 @app.workflow
 async def three(ctx: Context, i: int) -> list[str]:
-    return [await book(f"{i}/{step}") for step in range(3)]
+    return [await book(f"{step}") for step in range(3)]
 
 
 @app.workflow
 async def wait_for_go(ctx: Context, i: int) -> dict[str, Any]:
     """Books, waits for the signal, books again; what is cancelled is booked back."""
-    await book(f"{i}/before")
+    await book("before")
     ctx.set_status("waiting")
     try:
         value = await ctx.wait_for_signal(go)
     except asyncio.CancelledError:
-        await book(f"{i}/refund")
+        await book("refund")
         raise
-    await book(f"{i}/after")
+    await book("after")
     return value
 
 
@@ -142,9 +142,14 @@ async def never_yields(ctx: Context) -> None:
 
 
 @app.workflow
-async def status_with_nul(ctx: Context) -> str:
-    ctx.set_status("a\0b")
+async def sets_status(ctx: Context, text: str) -> str:
+    ctx.set_status(text)
     return await ctx.wait_for_signal("go", type=str)
+
+
+@app.workflow
+async def echoes(ctx: Context, text: str) -> str:
+    return await ctx.activity("echo", text, returns=str)
 
 
 @app.workflow

@@ -68,7 +68,8 @@ async def test_a_stranger_starts_signals_and_cancels_over_kafka(installation: In
 
     await installation.until(ended, "all runs to end")
     booked = {row["what"] for row in await installation.sql.fetch("SELECT what FROM public.ledger")}
-    assert booked == {f"{i}/{part}" for i in range(20) for part in ("before", "after")} | {"99/before", "99/refund"}
+    kept = {f"w-{i}/{part}" for i in range(20) for part in ("before", "after")}
+    assert booked == kept | {"cancelled/before", "cancelled/refund"}
     await installation.settled()
     await installation.check(shop.app)
 
@@ -105,7 +106,7 @@ async def test_cancel_and_terminate(installation: Installation) -> None:
     with pytest.raises(RunTerminated):
         await terminated.result(timeout=SOON)
     booked = {row["what"] for row in await installation.sql.fetch("SELECT what FROM public.ledger")}
-    assert booked == {"1/before", "1/refund", "2/before"}
+    assert booked == {"cancelled/before", "cancelled/refund", "terminated/before"}
 
 
 async def _both_wait(installation: Installation) -> bool:
