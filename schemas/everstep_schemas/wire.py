@@ -27,7 +27,14 @@ class Submission(
 
 
 class Start(Submission, frozen=True, tag="start"):
-    """Starts a run. `submission_id` makes it idempotent; without one the record's position in the topic does."""
+    """Starts a run of `workflow` under an id that no other run has.
+
+    The same `submission_id` starts one run however often it is sent; without one the record's position in the topic
+    identifies the submission. `on_duplicate` says what happens if the id has a run of another submission: `reject`,
+    answer with that run (`return_existing`), or start the next one, after ending an open one (`terminate_existing`) or
+    only if none is open (`allow_closed`). `args` are the positional arguments, `kwargs` the named ones. Without a
+    `version` the newest runs.
+    """
 
     workflow: str
     args: Raw = EMPTY_ARGS
@@ -38,16 +45,26 @@ class Start(Submission, frozen=True, tag="start"):
 
 
 class Signal(Submission, frozen=True, tag="signal"):
+    """Gives the open run of the id one `value` under a `name`.
+
+    A run applies a `signal_id` once however often it is sent; without one the record's position in the topic
+    identifies the signal. One that arrives before its run waits for it a while.
+    """
+
     name: str
     value: Raw = NULL
     signal_id: str | None = None
 
 
 class Cancel(Submission, frozen=True, tag="cancel"):
+    """Asks the open run of the id to end: its code sees a cancellation and may clean up first."""
+
     reason: str = ""
 
 
 class Terminate(Submission, frozen=True, tag="terminate"):
+    """Ends the open run of the id at once, without running its code."""
+
     reason: str = ""
 
 
@@ -59,6 +76,11 @@ AnySubmission = Start | Signal | Cancel | Terminate
 class ActivityCompleted(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="activity_completed"
 ):
+    """The result of an attempt. All ids and the `token` are the command's; `worker` names who answers, for people.
+
+    The first answer of an attempt counts; later ones are ignored, and so is one that nobody waits for any more.
+    """
+
     workflow_id: str
     run: int
     seq: int
@@ -71,6 +93,11 @@ class ActivityCompleted(
 class ActivityFailed(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="activity_failed"
 ):
+    """Why an attempt failed; ids, `token` and `worker` as in a completed one.
+
+    Another attempt follows if the error is `retryable` and the activity's retry policy allows one.
+    """
+
     workflow_id: str
     run: int
     seq: int
@@ -100,12 +127,19 @@ ParkedInput = events.Started | ActivityCompleted | ActivityFailed | Signal | Can
 
 
 class ReplyTo(msgspec.Struct, frozen=True):
+    """Where the answers to a command go, exactly there whatever their key."""
+
     topic: str
     partition: int
 
 
 class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One attempt of an activity. Answers go to `reply_to` with the same ids and `token`."""
+    """One attempt of an activity. Answers go to `reply_to` with the same ids and `token`.
+
+    `idempotency_key` is the same for all attempts of one activity and never the same for two: it goes to the systems
+    that the activity changes. `timeout_seconds` bounds the attempt from its first line on; without it the activity's
+    own timeout does. After the `deadline` it is not to be started.
+    """
 
     workflow_id: str
     run: int
@@ -123,7 +157,10 @@ class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """`cancel`: stop the attempt if it runs here, skip it if it comes later. `drop`: skip it."""
+    """Said to all workers about the attempt with the `token`.
+
+    `cancel`: stop it if it runs here, skip it if it comes later. `drop`: skip it. Neither is answered.
+    """
 
     kind: Literal["cancel", "drop"]
     token: str
@@ -133,7 +170,11 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lifecycle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A business-visible fact, typed by `ce_type`. Across a fail-over readers keep the highest `(run, seq)`."""
+    """A business-visible fact, typed by the header `ce_type`, which decides which fields appear.
+
+    `run` counts the runs of an id from 1, `seq` the events of a run. A fact may come more than once, under the same
+    `ce_id`, and across a fail-over an older one may follow a newer: readers keep the highest `(run, seq)`.
+    """
 
     workflow_id: str
     run: int
