@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Reader, Refused, Request, Result
 from everstep_schemas import wire
@@ -117,14 +118,31 @@ def test_what_asks_for_the_impossible_is_refused_with_the_reason(body: object, s
 def test_a_result_is_found_by_its_token() -> None:
     token = Token(2, 2 << 48 | 7, 5, 1, "abc")
     message = wire.ActivityCompleted(workflow_id="w", run=1, seq=5, attempt=1, token=str(token))
-    incoming = READER.inbox(Record(wire.encoder.encode(message)))
+    incoming = READER.inbox(Record(wire.encoder.encode(message), partition=2))
     assert isinstance(incoming, Result)
     assert incoming.token == token
 
 
-def test_a_made_up_token_is_dead() -> None:
-    message = wire.ActivityCompleted(workflow_id="w", run=1, seq=5, attempt=1, token="nonsense")
-    assert isinstance(READER.inbox(Record(wire.encoder.encode(message))), Dead)
+@pytest.mark.parametrize(
+    "token",
+    [
+        "nonsense",
+        str(Token(1, 1 << 48 | 7, 5, 1, "abc")),  # another shard's
+        str(Token(2, 1 << 48 | 7, 5, 1, "abc")),
+        str(Token(2, 1 << 80, 5, 1, "abc")),  # beyond what Postgres calls a bigint
+        str(Token(2, -1, 5, 1, "abc")),
+    ],
+)
+def test_a_made_up_token_is_dead(token: str) -> None:
+    message = wire.ActivityCompleted(workflow_id="w", run=1, seq=5, attempt=1, token=token)
+    assert isinstance(READER.inbox(Record(wire.encoder.encode(message), partition=2)), Dead)
+
+
+@pytest.mark.parametrize(("workflow_id", "partition"), [("order-17", -1), ("a\0b", 0)])
+def test_what_was_forwarded_to_the_wrong_place_is_dead(workflow_id: str, partition: int) -> None:
+    submission = Raw(json.dumps({"kind": "terminate", "workflow_id": workflow_id}).encode())
+    message = wire.Forwarded(workflow_id=workflow_id, source="s", submission=submission)
+    assert isinstance(READER.inbox(Record(wire.encoder.encode(message), partition=partition)), Dead)
 
 
 JSON = st.recursive(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from everstep_orchestrator.pipeline.state import Wakeups
+from everstep_orchestrator.pipeline.wakeups import Wakeups
 
 
 def test_the_earliest_wakeup_counts() -> None:

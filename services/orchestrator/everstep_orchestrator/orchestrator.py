@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import platform
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -30,8 +30,8 @@ from everstep_orchestrator.kafka.reporting import Reporter
 from everstep_orchestrator.membership import Membership
 from everstep_orchestrator.pipeline.cache import Cache
 from everstep_orchestrator.pipeline.counting import Counting
-from everstep_orchestrator.pipeline.deciding import Rules
 from everstep_orchestrator.pipeline.incoming import Reader
+from everstep_orchestrator.pipeline.rules import Rules
 from everstep_orchestrator.pipeline.runtime import Pipeline
 from everstep_orchestrator.store import Store
 from everstep_schemas.names import Topics
@@ -171,28 +171,26 @@ class Orchestrator:
         running = asyncio.create_task(self._pipeline.run())
         reporting = asyncio.create_task(reporter.run())
         try:
-            await _first(running, stop)
+            await _first(running, stop.wait(), None)
             log.info("stopping", grace_seconds=self._settings.grace_seconds)
-            await self._drain()
+            await self._drain(running)
         finally:
             for task in (running, reporting):
                 task.cancel()
             await asyncio.gather(running, reporting, return_exceptions=True)
 
-    async def _drain(self) -> None:
+    async def _drain(self, running: asyncio.Task[None]) -> None:
         if self._membership is not None:
             self._membership.leave()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.grace_seconds):
-                await self._pipeline.drain()
+        await _first(running, self._pipeline.drain(), self._settings.grace_seconds)
 
 
-async def _first(running: asyncio.Task[None], stop: asyncio.Event) -> None:
-    """Waits for the signal to stop; a main loop that ends by itself is an error of ours and ends the process."""
-    stopping = asyncio.create_task(stop.wait())
+async def _first(running: asyncio.Task[None], awaited: Coroutine[Any, Any, object], seconds: float | None) -> None:
+    """Waits until the other ends, or for so long; a main loop that ends by itself is an error of ours and is raised."""
+    waiting = asyncio.create_task(awaited)
     try:
-        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((running, waiting), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
+        waiting.cancel()
     if running.done():
         running.result()

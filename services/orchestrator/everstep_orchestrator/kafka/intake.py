@@ -51,10 +51,6 @@ class Intake:
         """The first offset that each log still holds: where a shard that never committed starts."""
         return dict(await self._consumer.beginning_offsets(list(partitions)))
 
-    async def partitions(self, topic: str) -> int:
-        """How many partitions the topic has; 0 if it does not exist."""
-        return len((await self._consumer._client.fetch_all_metadata()).partitions_for_topic(topic) or ())
-
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """From now on read exactly these partitions, each from the given offset."""
         if not positions:
@@ -63,17 +59,6 @@ class Intake:
         self._consumer.assign(list(positions))
         for partition, offset in positions.items():
             self._consumer.seek(partition, offset)
-
-    def pause(self, partition: TopicPartition) -> None:
-        self._consumer.pause(partition)
-
-    def resume(self, partition: TopicPartition) -> None:
-        self._consumer.resume(partition)
-
-    def lag(self, partition: TopicPartition, position: int) -> int | None:
-        """Records not yet applied, as far as the broker has told."""
-        end = self._consumer.highwater(partition) if partition in self._consumer.assignment() else None
-        return None if end is None else max(0, end - position)
 
     async def read(self, max_records: int) -> Batch:
         """The next records, empty after a second without any. Raises `OutsideLog`."""

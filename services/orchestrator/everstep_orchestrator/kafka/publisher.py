@@ -79,6 +79,7 @@ class Publisher:
         self._unplaced: dict[str, list[_Queued]] = {}
         self._counts: dict[str, int] = {}
         self._next: dict[str, int] = {}
+        self._discovering: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.unacknowledged = 0
         self.failure: BaseException | None = None  # an error of ours: whoever waits for acknowledgements must end
@@ -124,7 +125,9 @@ class Publisher:
         """Spreads messages that may go anywhere over the topic's partitions, a few in a row to each."""
         count = self._counts.get(topic)
         if not count:
-            self._start(self._discover(topic))
+            if topic not in self._discovering:
+                self._discovering.add(topic)
+                self._start(self._discover(topic))
             return
         waiting = self._unplaced.pop(topic)
         run = max(SPREAD, -(-len(waiting) // count))
@@ -141,6 +144,7 @@ class Publisher:
                 log.warning("cannot look up a topic, trying again", topic=topic, error=str(error))
             if not self._counts.get(topic):
                 await asyncio.sleep(RETRY_SECONDS)
+        self._discovering.discard(topic)
         if topic in self._unplaced:
             self._place(topic)
 

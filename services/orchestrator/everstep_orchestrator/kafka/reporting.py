@@ -45,12 +45,14 @@ class Reporter:
         self._sweep_at = 0.0
 
     async def run(self) -> None:
-        """Works until cancelled; trouble with Kafka is only logged."""
+        """Works until cancelled; trouble is only logged, since nothing that counts depends on this."""
         while True:
             try:
                 await self._run_connected()
             except (KafkaError, OSError) as error:
                 log.warning("cannot report positions to Kafka", error=f"{type(error).__name__}: {error}")
+            except Exception:
+                log.exception("reporting positions to Kafka failed")
             await asyncio.sleep(REPORT_SECONDS)
 
     async def _run_connected(self) -> None:

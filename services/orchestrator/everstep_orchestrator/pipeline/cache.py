@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from everstep_orchestrator.pipeline.state import Entry, Shard
+from everstep_orchestrator.pipeline.drafting import Entry
+from everstep_orchestrator.pipeline.state import Shard
 
 HEADROOM = 0.9
 
@@ -42,10 +43,6 @@ class Cache:
             idle = [entry for entry in shard.entries.values() if entry.touched <= shard.commit_no]
             for entry in sorted(idle, key=lambda entry: entry.touched)[:share]:
                 shard.forget(entry)
-
-    def drop(self, shard: Shard) -> None:
-        """The shard is no longer ours: nothing of it stays."""
-        shard.evict_all()
 
 
 def _size(entry: Entry) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from everstep import telemetry
 from everstep.telemetry import known
-from everstep_orchestrator.pipeline.state import Census, Shard, Tally
+from everstep_orchestrator.pipeline.drafting import Census, Tally
+from everstep_orchestrator.pipeline.state import Shard
 
 MICROSECONDS = 1_000_000
 

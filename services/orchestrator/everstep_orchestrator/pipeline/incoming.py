@@ -13,10 +13,8 @@ from typing import Protocol
 import msgspec
 
 from everstep_schemas import cloudevents
-from everstep_schemas.names import Token, shard_of, why_bad_name
+from everstep_schemas.names import Token, shard_of, shard_of_key, why_bad_name
 from everstep_schemas.wire import (
-    ActivityCompleted,
-    ActivityFailed,
     ActivityResult,
     AnySubmission,
     Forwarded,
@@ -123,19 +121,23 @@ class Reader:
     def _inbox(self, record: Record) -> Incoming:
         message = inbox_decoder.decode(_text(record.value))
         if isinstance(message, Forwarded):
-            submission = submission_decoder.decode(message.submission)
-            return self._request(submission, message.source, message.traceparent)
+            return self._forwarded(message, record.partition)
         token = Token.parse(message.token)
-        if token is None:
-            return Dead("invalid", f"token {message.token[:100]!r} is none that Everstep gave out")
-        return self._result(message, token)
+        if token is None or not token.shard == shard_of_key(token.run_key) == record.partition:
+            return Dead("invalid", f"token {message.token[:100]!r} is none that Everstep gave out for this partition")
+        return Result(message, token)
+
+    def _forwarded(self, message: Forwarded, partition: int) -> Incoming:
+        submission = submission_decoder.decode(message.submission)
+        if why := why_bad_name(submission.workflow_id):
+            return Dead("invalid", f"workflow_id {why}")
+        if shard_of(submission.workflow_id, self.shards) != partition:
+            return Dead("misplaced", f"workflow_id {submission.workflow_id[:100]!r} belongs to another partition")
+        return self._request(submission, message.source, message.traceparent)
 
     def _request(self, submission: AnySubmission, source: str, traceparent: str | None) -> Request | Refused:
         why = self._why_impossible(submission) or _why("its identity", source)
         return Refused(submission, source, why) if why else Request(submission, source, traceparent)
-
-    def _result(self, message: ActivityCompleted | ActivityFailed, token: Token) -> Incoming:
-        return Result(message, token)
 
     def _why_impossible(self, submission: AnySubmission) -> str | None:
         match submission:

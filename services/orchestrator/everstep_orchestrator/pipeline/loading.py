@@ -7,10 +7,12 @@ loop back every 50 ms.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import msgspec
 import structlog
@@ -18,10 +20,11 @@ import structlog
 from everstep._core.engine import CannotRun, Engine, HistoryRow, LiveRun
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.pipeline.counting import Counting
+from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
 from everstep_orchestrator.pipeline.outside import outside_task
-from everstep_orchestrator.pipeline.state import Entry, Shard
-from everstep_orchestrator.store import ParkedRow, Store
+from everstep_orchestrator.pipeline.state import Shard
+from everstep_orchestrator.store import ParkedRow, RunRow, Store
 from everstep_schemas import events, wire
 from everstep_schemas.names import Token
 from everstep_schemas.wire import Outgoing
@@ -29,6 +32,7 @@ from everstep_schemas.wire import Outgoing
 log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 0.05
+HISTORIES_AT_ONCE = 100  # of a megabyte each at most
 LAST_EVENT = 2**62  # above every number that an event can have
 
 
@@ -42,7 +46,8 @@ class Work:
     refused: list[tuple[Shard, Ticket, Outgoing, str]] = field(default_factory=list)
     parked: dict[int, list[ParkedRow]] = field(default_factory=dict)
     last_rows: dict[int, HistoryRow] = field(default_factory=dict)
-    replayed: list[Entry] = field(default_factory=list)
+    sources: dict[tuple[str, str], RunRow] = field(default_factory=dict)
+    replayed: list[tuple[Shard, Entry]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.records or self.wakeups or self.resumes or self.refused)
@@ -70,9 +75,7 @@ class Loader:
         if not missing:
             return
         for row in await self._store.latest_runs(list(missing)):
-            missing.pop(row.workflow_id).know(Entry(row))
-        for workflow_id, shard in missing.items():
-            shard.latest.setdefault(workflow_id, None)
+            missing[row.workflow_id].know_latest(row)
 
     async def _rows_by_key(self, work: Work) -> None:
         missing: dict[int, Shard] = {
@@ -85,58 +88,76 @@ class Loader:
         if not missing:
             return
         for row in await self._store.runs_by_key(list(missing)):
-            missing[row.run_key].know(Entry(row))
+            missing[row.run_key].know(row)
 
     async def _rows_by_source(self, work: Work) -> None:
         """Older runs of an id may have been created by the very submission that comes again."""
+        asked = set()
         for shard, _, incoming in work.records:
             if isinstance(incoming, Request) and isinstance(incoming.submission, wire.Start):
                 latest = shard.latest.get(incoming.submission.workflow_id)
-                if latest is not None and latest.row.run > 1 and latest.row.source != incoming.source:
-                    key = (latest.row.workflow_id, incoming.source)
-                    shard.sources[key] = await self._store.run_of_source(*key)
+                key = (incoming.submission.workflow_id, incoming.source)
+                if latest is not None and latest.row.run > 1 and shard.created_by(*key) is None:
+                    asked.add(key)
+        for row in await asyncio.gather(*(self._store.run_of_source(*key) for key in sorted(asked))):
+            if row is not None:
+                work.sources[row.workflow_id, row.source] = row
+
+    def read_whole(self, work: Work) -> list[tuple[Shard, Entry]]:
+        """The runs of which `runs` reads more than what replay needs: all that concerns them must be durable before."""
+        resumed = [(shard, shard.entries[key]) for shard, key in work.resumes if key in shard.entries]
+        return [*resumed, *self._to_terminate(work)]
 
     async def runs(self, work: Work) -> None:
         """Replays every run that the work will step and that is not in memory; reads what waiting runs are owed."""
-        await self._parked(work)
-        entries = {entry.row.run_key: entry for entry in self._to_replay(work)}
-        if not entries:
-            return
-        histories = await self._store.histories(list(entries))
-        for key, entry in entries.items():
-            rows = histories.get(key)
-            await self._replay(entry, rows if rows is not None else [row async for row in self._store.history(key)])
-            work.replayed.append(entry)
-
-    async def _parked(self, work: Work) -> None:
-        ending = [entry.row.run_key for entry in self._to_terminate(work)]
-        keys = [*ending, *(key for _, key in work.resumes)]
-        for row in await self._store.parked_of_runs(keys) if keys else ():
-            work.parked.setdefault(row.run_key or 0, []).append(row)
-        if ending:
-            found = await self._store.rows_holding([(key, LAST_EVENT) for key in ending])
+        resumed = [key for _, key in work.resumes]
+        await self._parked(work, resumed)
+        await self._replay_all(work)
+        ending = [entry.row.run_key for _, entry in self._to_terminate(work)]
+        await self._parked(work, [key for key in ending if key not in work.parked])
+        if wanted := {*ending, *resumed}:
+            found = await self._store.rows_holding([(key, LAST_EVENT) for key in sorted(wanted)])
             work.last_rows = {key: row for (key, _), row in found.items()}
 
-    def _to_terminate(self, work: Work) -> Iterable[Entry]:
+    async def _replay_all(self, work: Work) -> None:
+        waiting = iter({entry.row.run_key: (shard, entry) for shard, entry in self._to_replay(work)}.items())
+        while some := dict(islice(waiting, HISTORIES_AT_ONCE)):
+            histories = await self._store.histories(list(some))
+            for key, (shard, entry) in some.items():
+                rows = histories.get(key)
+                rows = [row async for row in self._store.history(key)] if rows is None else rows
+                work.replayed.append((shard, entry))
+                await self._replay(entry, rows)
+
+    async def _parked(self, work: Work, keys: Sequence[int]) -> None:
+        found: dict[int, list[ParkedRow]] = {key: [] for key in keys}
+        for row in await self._store.parked_of_runs(keys) if keys else ():
+            found[row.run_key or 0].append(row)
+        work.parked.update(found)
+
+    def _to_terminate(self, work: Work) -> Iterable[tuple[Shard, Entry]]:
         """Runs that cannot run can still be ended."""
         for shard, _, incoming in work.records:
-            if isinstance(incoming, Request) and isinstance(incoming.submission, wire.Terminate):
+            if isinstance(incoming, Request) and _terminates(incoming.submission):
                 entry = shard.latest.get(incoming.submission.workflow_id)
-                if entry is not None and entry.row.condition is not None:
-                    yield entry
+                if entry is not None and entry.open and entry.live is None:
+                    yield shard, entry
 
-    def _to_replay(self, work: Work) -> Iterable[Entry]:
-        for entry in self._named(work):
-            if entry.runnable and entry.live is None and self._engine.knows(entry.row.workflow, entry.row.version):
-                yield entry
+    def _to_replay(self, work: Work) -> Iterable[tuple[Shard, Entry]]:
+        for shard, entry in self._named(work):
+            if entry.runnable and self._is_missing(shard, entry):
+                yield shard, entry
         for shard, key in work.resumes:
             resumed = shard.entries.get(key)
-            if resumed is None or resumed.live is not None or _waits_for_start(work.parked.get(key, [])):
-                continue
-            if self._engine.knows(resumed.row.workflow, resumed.row.version):
-                yield resumed
+            if resumed is not None and not _waits_for_start(work.parked[key]) and self._is_missing(shard, resumed):
+                yield shard, resumed
 
-    def _named(self, work: Work) -> Iterable[Entry]:
+    def _is_missing(self, shard: Shard, entry: Entry) -> bool:
+        """The run that broke the last owner may do so again while it is replayed: it is not tried at all."""
+        suspect = shard.suspect is not None and shard.suspect.run_key == entry.row.run_key
+        return entry.live is None and not suspect and self._engine.knows(entry.row.workflow, entry.row.version)
+
+    def _named(self, work: Work) -> Iterable[tuple[Shard, Entry]]:
         for shard, _, incoming in work.records:
             if isinstance(incoming, Result):
                 entry = shard.entries.get(incoming.token.run_key)
@@ -145,10 +166,10 @@ class Loader:
             else:
                 entry = None
             if entry is not None:
-                yield entry
+                yield shard, entry
         for shard, key in (*work.wakeups, *_commanded(work)):
             if key in shard.entries:
-                yield shard.entries[key]
+                yield shard, shard.entries[key]
 
     async def _replay(self, entry: Entry, rows: Sequence[HistoryRow]) -> None:
         started = time.monotonic()
@@ -173,9 +194,13 @@ class Loader:
                     return True
             return False
 
-        while await outside_task(feed):
-            pass
-        return await outside_task(replay.finish)
+        try:
+            while await outside_task(feed):
+                pass
+            return await outside_task(replay.finish)
+        except asyncio.CancelledError:
+            replay.abandon()
+            raise
 
     def _report(self, run: LiveRun, seconds: float) -> None:
         differs = run.argument_differences > 0
@@ -188,6 +213,12 @@ class Loader:
                 run=run.identity.run,
                 commands=run.argument_differences,
             )
+
+
+def _terminates(submission: wire.AnySubmission) -> bool:
+    if isinstance(submission, wire.Start):
+        return submission.on_duplicate == "terminate_existing"
+    return isinstance(submission, wire.Terminate)
 
 
 def _commanded(work: Work) -> Iterable[tuple[Shard, int]]:

@@ -1,7 +1,7 @@
 """Taking a shard over: reading what its last owner left, and publishing again what it may not have published.
 
 The claim has raised the epoch already, so nothing that is read here can still change. Everything in the outbox goes out
-again, in order and before anything new of the shard; receivers apply each identity once.
+again, in order and before anything new of the shard, as soon as the shard is owned; receivers apply each identity once.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from functools import partial
 
 from aiokafka import TopicPartition
 
-from everstep._core.engine import HistoryRow, Identity
+from everstep._core.engine import Engine, HistoryRow, Identity
 from everstep._core.messages import messages_of, references
 from everstep_orchestrator.kafka.intake import Intake
-from everstep_orchestrator.kafka.publisher import Publisher
 from everstep_orchestrator.membership import Claim
-from everstep_orchestrator.pipeline.state import Entry, Shard
-from everstep_orchestrator.store import OutboxRow, Store
+from everstep_orchestrator.pipeline.drafting import Entry
+from everstep_orchestrator.pipeline.state import Shard
+from everstep_orchestrator.pipeline.stepping import NOT_CHOSEN
+from everstep_orchestrator.store import RunRow, Store
 from everstep_schemas import events
 from everstep_schemas.names import Topics
-from everstep_schemas.wire import Outgoing
 
 TRIED_ONE_BY_ONE = 1000
 CLAIMS_BEFORE_CAUTION = 2
@@ -37,16 +37,16 @@ class Opener:
 
     store: Store
     intake: Intake
-    publisher: Publisher
+    engine: Engine
     topics: Topics
     now: Callable[[], int]
 
     async def open(self, claim: Claim) -> Shard:
-        """The shard as stored, its outbox queued for publication, its timers of the next minute known."""
+        """The shard as stored, with what it owes from before; its timers of the next minute known."""
         shard = Shard(claim, *await self._positions(claim))
         if claim.claims_without_progress >= CLAIMS_BEFORE_CAUTION:
             shard.one_by_one = TRIED_ONE_BY_ONE
-        await self._republish(shard)
+        await self._find_owed(shard)
         await self.refresh_wakeups(shard)
         await self._find_waiting(shard)
         await self._count(shard)
@@ -64,9 +64,14 @@ class Opener:
             above = 0
             while page := await self.store.stalled(shard.number, condition, above=above):
                 above = page[-1].run_key
-                shard.to_resume.extend(row.run_key for row in page)
+                shard.to_resume.extend(row.run_key for row in page if self._has_code(row))
         for row in await self.store.parked_expired(shard.number, END_OF_TIME, EARLY_SIGNALS):
             shard.keep_early(row)
+
+    def _has_code(self, row: RunRow) -> bool:
+        if row.version == NOT_CHOSEN:
+            return self.engine.newest(row.workflow) is not None
+        return self.engine.knows(row.workflow, row.version)
 
     async def _positions(self, claim: Claim) -> tuple[int, int]:
         submissions = TopicPartition(self.topics.submissions, claim.shard)
@@ -78,14 +83,25 @@ class Opener:
         return first, second
 
     async def refresh_wakeups(self, shard: Shard) -> None:
-        """Reads which runs want to be looked at within the next minute."""
-        until = self.now() + WAKEUP_HORIZON_US
-        rows = await self.store.due(shard.number, until, WAKEUPS_AT_ONCE)
+        """Reads which runs want to be looked at within the next minute.
+
+        What is decided while this waits adds itself, as the minute counts as known from the start; what is decided
+        but not durable yet is added here.
+        """
+        until, before = self.now() + WAKEUP_HORIZON_US, shard.wakeups_known_until
+        shard.wakeups_known_until = until
+        shard.add_unstored_wakeups()
+        try:
+            rows = await self.store.due(shard.number, until, WAKEUPS_AT_ONCE)
+        except BaseException:
+            shard.wakeups_known_until = before
+            raise
         for key, at in rows:
             shard.wakeups.add(key, at)
-        shard.wakeups_known_until = rows[-1][1] if len(rows) == WAKEUPS_AT_ONCE else until
+        if len(rows) == WAKEUPS_AT_ONCE:
+            shard.wakeups_known_until = rows[-1][1]
 
-    async def _republish(self, shard: Shard) -> None:
+    async def _find_owed(self, shard: Shard) -> None:
         rows = await self.store.outbox(shard.number, shard.published)
         refs = [ref for row in rows for ref in row.refs]
         identities = await self._identities(refs)
@@ -99,12 +115,7 @@ class Opener:
                     identities[key], self.topics, [histories[key, seq]], partial(_found, scheduled, key)
                 )
             ]
-            self._queue(shard, row, messages)
-
-    def _queue(self, shard: Shard, row: OutboxRow, messages: Sequence[Outgoing]) -> None:
-        outgoing = [*messages, *row.bodies]
-        if outgoing:
-            shard.tickets.append(self.publisher.publish(shard.number, row.commit_no, outgoing))
+            shard.owed.append((row.commit_no, [*messages, *row.bodies]))
 
     async def _identities(self, refs: Sequence[tuple[int, int]]) -> Mapping[int, Identity]:
         rows = await self.store.runs_by_key(sorted({key for key, _ in refs})) if refs else []

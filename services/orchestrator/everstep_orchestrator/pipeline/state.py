@@ -7,170 +7,19 @@ fenced off or has an unknown outcome), the whole shard is dropped and read again
 from __future__ import annotations
 
 import dataclasses
-import heapq
-from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import msgspec
-
-from everstep._core.engine import Activation, CannotRun, Identity, LiveRun, StallReason
+from everstep._core.engine import StallReason
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.membership import Claim
+from everstep_orchestrator.pipeline.drafting import Census, Draft, Entry
 from everstep_orchestrator.pipeline.incoming import Record
+from everstep_orchestrator.pipeline.wakeups import Wakeups
 from everstep_orchestrator.store import ParkedRow, RunRow, RunUpdate, ShardCommit
 from everstep_schemas.names import run_key
 from everstep_schemas.wire import Outgoing, Signal, parked_decoder
-
-
-class Entry:
-    """A run as its owner knows it: the stored row, and the live run if it is in memory."""
-
-    __slots__ = ("cannot_run", "live", "row", "touched")
-
-    def __init__(self, row: RunRow, live: LiveRun | None = None) -> None:
-        self.row = row
-        self.live = live
-        self.cannot_run: CannotRun | None = None
-        self.touched = 0  # the number of the last commit that holds something of this run
-
-    @property
-    def identity(self) -> Identity:
-        row = self.row
-        return Identity(
-            run_key=row.run_key,
-            workflow_id=row.workflow_id,
-            run=row.run,
-            workflow=row.workflow,
-            version=row.version,
-            nonce=row.nonce,
-        )
-
-    def change(self, **columns: object) -> None:
-        """Sets columns of the stored row; the caller also adds the run to the draft."""
-        self.row = msgspec.structs.replace(self.row, **columns)
-
-    @property
-    def open(self) -> bool:
-        return self.row.status == "running"
-
-    @property
-    def runnable(self) -> bool:
-        return self.open and self.row.condition is None
-
-    @property
-    def loaded(self) -> LiveRun:
-        """The live run, which the loader has put here before anything is decided for it."""
-        if self.live is None:
-            raise RuntimeError(f"run {self.row.workflow_id!r} was to be stepped before it was loaded")
-        return self.live
-
-    def evict(self) -> None:
-        """Forgets the live run; it can be replayed from history."""
-        if self.live is not None:
-            self.live.evict()
-            self.live = None
-
-
-@dataclass(slots=True)
-class Tally:
-    """What to count once a commit is durable."""
-
-    started: list[str] = field(default_factory=list)
-    closed: list[tuple[str, str, float]] = field(default_factory=list)
-    activities: Counter[tuple[str, str]] = field(default_factory=Counter)
-    blocked: list[str] = field(default_factory=list)
-    dead_letters: list[str] = field(default_factory=list)
-    rejected: list[str] = field(default_factory=list)
-    lateness_seconds: list[float] = field(default_factory=list)
-    created: list[str] = field(default_factory=list)
-    stalled: int = 0  # how many more, or fewer, than before
-    parked: int = 0
-
-
-@dataclass(slots=True)
-class Census:
-    """How many runs of a shard are open, how many of them stalled, and how many inputs wait."""
-
-    open: Counter[str] = field(default_factory=Counter)
-    stalled: int = 0
-    parked: int = 0
-
-    def add(self, tally: Tally) -> None:
-        """What a durable commit changes."""
-        self.open.update(tally.created)
-        self.open.subtract(workflow for workflow, _, _ in tally.closed)
-        self.stalled += tally.stalled
-        self.parked += tally.parked
-
-
-@dataclass(slots=True)
-class Draft:
-    """The next commit of a shard, as far as it is written."""
-
-    commit_no: int
-    history: list[tuple[int, int, int, bytes]] = field(default_factory=list)
-    created: dict[int, Entry] = field(default_factory=dict)
-    changed: dict[int, Entry] = field(default_factory=dict)
-    refs: list[tuple[int, int]] = field(default_factory=list)
-    messages: list[Outgoing] = field(default_factory=list)
-    bodies: list[Outgoing] = field(default_factory=list)
-    parked: list[ParkedRow] = field(default_factory=list)
-    unparked: list[int] = field(default_factory=list)
-    closed: list[Entry] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-    items: int = 0
-
-    def record(self, entry: Entry, activation: Activation) -> None:
-        """Adds an activation's rows, and its messages with a reference to rebuild them from."""
-        key = entry.row.run_key
-        self.history.extend((key, row.seq, row.at, row.data) for row in activation.rows)
-        if activation.messages:
-            self.refs.extend((key, row.seq) for row in activation.rows)
-            self.messages.extend(activation.messages)
-
-    def change(self, entry: Entry) -> None:
-        """The run's row is to be written as it stands when the commit begins."""
-        if entry.row.run_key not in self.created:
-            self.changed[entry.row.run_key] = entry
-
-    @property
-    def outgoing(self) -> list[Outgoing]:
-        return self.messages + self.bodies
-
-
-class Wakeups:
-    """When runs want to be looked at: exact for runs in memory, a lower bound for the others."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int]] = []
-        self._at: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._at)
-
-    def add(self, key: int, at: int) -> None:
-        """Look at run `key` at `at`, unless it is looked at earlier anyway."""
-        known = self._at.get(key)
-        if known is None or at < known:
-            self._at[key] = at
-            heapq.heappush(self._heap, (at, key))
-
-    def next(self) -> int | None:
-        """The earliest instant, or None."""
-        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def pop_due(self, now: int, limit: int) -> list[int]:
-        """The keys of runs that are due, at most `limit` of them."""
-        due: list[int] = []
-        while len(due) < limit and (at := self.next()) is not None and at <= now:
-            key = heapq.heappop(self._heap)[1]
-            del self._at[key]
-            due.append(key)
-        return due
-
 
 CRASHED = StallReason(
     kind="crashed",
@@ -213,8 +62,8 @@ class Shard:
         self.last_number = claim.last_number
         self.published = claim.published
         self.entries: dict[int, Entry] = {}
-        self.latest: dict[str, Entry | None] = {}
-        self.sources: dict[tuple[str, str], RunRow | None] = {}
+        self.latest: dict[str, Entry] = {}
+        self._by_source: dict[tuple[str, str], Entry] = {}
         self.wakeups = Wakeups()
         self.wakeups_known_until = 0
         self.backlog: deque[Record] = deque()
@@ -222,6 +71,7 @@ class Shard:
         self.early: dict[str, list[Early]] = {}
         self.census = Census()
         self.refused: deque[tuple[Ticket, Outgoing, str]] = deque()
+        self.owed: list[tuple[int, Sequence[Outgoing]]] = []  # by commit: what the last owner may not have published
         self.draft: Draft | None = None
         self.in_flight: Draft | None = None
         self.tickets: deque[Ticket] = deque()
@@ -244,19 +94,43 @@ class Shard:
     def next_run_key(self) -> int:
         return run_key(self.number, self.next_number())
 
-    def know(self, entry: Entry) -> None:
-        """Keeps a run in memory, as the latest of its id if it is."""
-        self.entries[entry.row.run_key] = entry
-        known = self.latest.get(entry.row.workflow_id)
-        if known is None or known.row.run < entry.row.run:
-            self.latest[entry.row.workflow_id] = entry
+    @property
+    def idle(self) -> bool:
+        """Everything that was decided is durable."""
+        return self.draft is None and self.in_flight is None
+
+    @property
+    def takes_input(self) -> bool:
+        """A shard that is tried one by one takes the next input when the last is durable."""
+        return not self.draining and (self.idle or not self.one_by_one)
+
+    def know(self, row: RunRow) -> Entry:
+        """Keeps a run in memory. One that is there already is newer than the row, and stays."""
+        entry = self.entries.get(row.run_key)
+        if entry is None:
+            entry = self.entries[row.run_key] = Entry(row)
+            self._by_source[row.workflow_id, row.source] = entry
+        return entry
+
+    def know_latest(self, row: RunRow) -> Entry:
+        """Keeps the newest run of an id in memory."""
+        entry = self.latest[row.workflow_id] = self.know(row)
+        return entry
+
+    def created_by(self, workflow_id: str, source: str) -> RunRow | None:
+        """The run in memory that this submission created."""
+        entry = self._by_source.get((workflow_id, source))
+        return None if entry is None else entry.row
 
     def forget(self, entry: Entry) -> None:
         """Drops a run from memory; it is loaded again when it is needed."""
         entry.evict()
-        self.entries.pop(entry.row.run_key, None)
-        if self.latest.get(entry.row.workflow_id) is entry:
-            del self.latest[entry.row.workflow_id]
+        row = entry.row
+        if self.entries.get(row.run_key) is entry:
+            del self.entries[row.run_key]
+            self._by_source.pop((row.workflow_id, row.source), None)
+        if self.latest.get(row.workflow_id) is entry:
+            del self.latest[row.workflow_id]
 
     def keep_early(self, row: ParkedRow) -> None:
         """Remembers a stored signal for an id that no run has yet."""
@@ -267,11 +141,10 @@ class Shard:
     def expired_early(self, now: int) -> list[Early]:
         """Takes out the signals whose runs never came."""
         expired = [early for waiting in self.early.values() for early in waiting if early.expires_at <= now]
-        for early in expired:
-            left = self.early[early.signal.workflow_id]
-            left.remove(early)
-            if not left:
-                del self.early[early.signal.workflow_id]
+        for workflow_id in {early.signal.workflow_id for early in expired}:
+            left = [early for early in self.early.pop(workflow_id) if early.expires_at > now]
+            if left:
+                self.early[workflow_id] = left
         return expired
 
     def is_next(self, record: Record, *, submissions: bool) -> bool:
@@ -284,6 +157,19 @@ class Shard:
             self.submissions_position = record.offset + 1
         else:
             self.inbox_position = record.offset + 1
+
+    def add_unstored_wakeups(self) -> None:
+        """Adds the wake-ups in the known time that Postgres may not show yet."""
+        for draft in (self.in_flight, self.draft):
+            for key, entry in (*draft.created.items(), *draft.changed.items()) if draft else ():
+                at = entry.row.next_wakeup_at
+                if at is not None and at <= self.wakeups_known_until:
+                    self.wakeups.add(key, at)
+
+    def tried(self) -> None:
+        """An input is in the draft, whatever it caused."""
+        self.writing().items += 1
+        self.one_by_one = max(0, self.one_by_one - 1)
 
     def acknowledged(self) -> int:
         """The number of the last commit whose messages, and those of all before it, Kafka has acknowledged."""
@@ -333,20 +219,8 @@ class Shard:
             entry.evict()
         self.entries.clear()
         self.latest.clear()
+        self._by_source.clear()
 
 
 def _update(row: RunRow) -> RunUpdate:
     return RunUpdate(**{name: getattr(row, name) for name in RunUpdate.__struct_fields__})
-
-
-def fair(shards: Iterable[Shard], limit: int) -> list[tuple[Shard, Record]]:
-    """Up to `limit` records, taken from the shards' backlogs in turns of a few."""
-    taken: list[tuple[Shard, Record]] = []
-    waiting = deque(shard for shard in shards if shard.backlog)
-    while waiting and len(taken) < limit:
-        shard = waiting.popleft()
-        count = 1 if shard.one_by_one else min(64, len(shard.backlog), limit - len(taken))
-        taken.extend((shard, shard.backlog.popleft()) for _ in range(count))
-        if shard.backlog and not shard.one_by_one:
-            waiting.append(shard)
-    return taken
