@@ -245,25 +245,31 @@ class Pipeline:
 
     def _apply(self, work: Work) -> None:
         now = self._now()
-        deciders = {id(shard): Decider(self._rules, shard, work) for shard in self._shards.values()}
+        deciders: dict[int, Decider] = {}
+
+        def deciding(shard: Shard) -> Decider:
+            if (decider := deciders.get(shard.number)) is None:
+                decider = deciders[shard.number] = Decider(self._rules, shard, work)
+            return decider
+
         for shard, key in work.resumes:
             if not shard.lost and key in shard.entries:
-                deciders[id(shard)].resume(shard.entries[key], now)
+                deciding(shard).resume(shard.entries[key], now)
                 shard.writing().items += 1
         for shard, record, incoming in work.records:
             submissions = record.topic == self._topics.submissions
             if not shard.lost and shard.is_next(record, submissions=submissions):
-                deciders[id(shard)].record(record, incoming, now)
+                deciding(shard).record(record, incoming, now)
                 shard.advance(record, submissions=submissions)
                 shard.tried()
         for shard, ticket, message, why in work.refused:
             if not shard.lost:
-                deciders[id(shard)].refused(message, why, now)
+                deciding(shard).refused(message, why, now)
                 shard.writing().items += 1
             self._publisher.settle(ticket)
         for shard, key in work.wakeups:
             if not shard.lost and key in shard.entries:
-                deciders[id(shard)].wake(shard.entries[key], now)
+                deciding(shard).wake(shard.entries[key], now)
                 shard.tried()
 
     # ---- twice a second

@@ -74,9 +74,9 @@ def _fair(shards: Sequence[Shard], limit: int) -> list[tuple[Shard, Record]]:
 
 def touched(work: Work) -> list[tuple[Shard, int | None]]:
     """The runs that are about to be touched in the shards that are tried one by one."""
-    found = [(shard, _touched_key(shard, incoming)) for shard, _, incoming in work.records]
-    found += [*work.wakeups, *work.resumes]
-    return [(shard, key) for shard, key in found if shard.one_by_one and not shard.lost]
+    keys = [(shard, _touched_key(shard, incoming)) for shard, _, incoming in work.records if shard.one_by_one]
+    keys += [(shard, key) for shard, key in (*work.wakeups, *work.resumes) if shard.one_by_one]
+    return [(shard, key) for shard, key in keys if not shard.lost]
 
 
 def _touched_key(shard: Shard, incoming: Incoming) -> int | None:
