@@ -1,0 +1,96 @@
+"""A record of every message, made by the code of the services that sends it; named as in the AsyncAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from msgspec import Raw
+
+from everstep._core.messages import messages_of
+from everstep._core.model import HistoryRow, Identity
+from everstep_orchestrator.pipeline.incoming import Dead
+from everstep_orchestrator.pipeline.notices import Notices
+from everstep_schemas import events, names, wire
+from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.names import Topics
+from everstep_schemas.wire import LifecycleType as Type
+from everstep_schemas.wire import Outgoing
+from everstep_worker.answers import Answers, dead_letter
+
+TOPICS = Topics()
+NOW = 1_769_903_999_123_456
+AT = datetime(2026, 1, 31, 23, 59, 59, 123456, tzinfo=UTC)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+IDENTITY = Identity(names.run_key(3, 7), "order-17", 1, "fulfil_order", 1, "8c5a1e")
+SCHEDULED = events.ActivityScheduled(name="process_payment", queue="payments", args=Raw(b"[17]"), timeout_seconds=30.0)
+ERROR = ErrorInfo(type="CardDeclined", message="no credit", retryable=False)
+
+
+@dataclass(frozen=True)
+class Record:
+    topic: str
+    value: bytes | None = b"not JSON"
+    partition: int = 3
+    offset: int = 42
+    key: bytes | None = b"order-17"
+    timestamp: int = 0
+    headers: Sequence[tuple[str, bytes]] = (("traceparent", TRACEPARENT.encode()),)
+
+
+def of(event: events.AnyEvent) -> Outgoing:
+    """What the event, number 9 of its run, causes."""
+    row = HistoryRow(9, NOW, events.encode_events([event]))
+    [message] = messages_of(IDENTITY, TOPICS, [row], lambda _: SCHEDULED)
+    return message
+
+
+STARTED = events.Started(
+    workflow="fulfil_order", version=1, nonce="8c5a1e", source="checkout-17", python="3.11.7", traceparent=TRACEPARENT
+)
+FACT = wire.Lifecycle(workflow_id="order-17", run=1, seq=4, at=AT, workflow="fulfil_order", submission_id="checkout-17")
+STALLED = wire.Lifecycle(
+    workflow_id="order-17", run=1, seq=4, at=AT, workflow="fulfil_order", submission_id="checkout-17", reason="no code"
+)
+REQUEST = wire.Cancel(workflow_id="order-17")
+
+_command = of(SCHEDULED)
+_received = wire.command_decoder.decode(_command.value)
+_answers = Answers("worker-1", max_payload_bytes=1000)
+_notices = Notices(TOPICS, 3)
+_forwarded = wire.Forwarded(
+    workflow_id="order-17",
+    source="everstep.submissions/0/42",
+    submission=Raw(wire.encoder.encode(REQUEST)),
+    traceparent=TRACEPARENT,
+)
+
+SENT: dict[str, Outgoing] = {
+    "activity_command": _command,
+    "activity_command, again": of(events.ActivityRetried(ref=2, attempt=2)),
+    "control": of(events.ActivityCancelled(ref=2)),
+    "activity_completed": _answers.completed(_received, b'{"paid":true}', TRACEPARENT),
+    "activity_completed, untraced": _answers.completed(_received, b"null"),
+    "activity_failed": _answers.failed(_received, ERROR, TRACEPARENT),
+    "forwarded": _notices.forwarded(3, _forwarded),
+    Type.STARTED: of(STARTED),
+    f"{Type.STARTED}, an answer": _notices.existing(FACT),
+    Type.COMPLETED: of(events.Completed(value=Raw(b'"shipped"'))),
+    Type.FAILED: of(events.Failed(error=ERROR)),
+    Type.CANCELLED: of(events.Cancelled(reason="customer asked")),
+    f"{Type.CANCELLED}, without a reason": of(events.Cancelled()),
+    Type.TERMINATED: of(events.Terminated(reason="stuck")),
+    Type.STALLED: _notices.stalled(STALLED),
+    Type.HELD: _notices.held(FACT),
+    Type.RESUMED: _notices.resumed(FACT),
+    Type.STATUS_CHANGED: of(events.StatusSet(text="waiting")),
+    Type.ACTIVITY_FAILED: of(events.ActivityFailed(ref=2, error=ERROR)),
+    f"{Type.ACTIVITY_FAILED}, retried": of(events.ActivityFailed(ref=2, error=ERROR, retry_at=AT)),
+    Type.SUBMISSION_REJECTED: _notices.rejected(REQUEST, "s2", "no run has the id 'order-17'", NOW),
+    "dead_letter": _notices.dead(Record(TOPICS.submissions), Dead("not_json", "JSON is malformed")),
+    "dead_letter, a command": dead_letter(TOPICS.dlq, Record(TOPICS.activities("q")), "not_json", "JSON is malformed"),
+    "dead_letter, unpublishable": _notices.unpublishable(_command, "the record is too large"),
+}
+
+HEADERS = {name: message.headers for name, message in SENT.items()}
