@@ -8,19 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from jsonschema_rs import Draft202012Validator, meta
-from tests.schemas.sent import SENT
+from tests.schemas.sent import FACT, IDENTITY, NOW, SCHEDULED, SENT, STARTED, TOPICS
 
+from everstep._core.messages import messages_of
+from everstep._core.model import HistoryRow
 from everstep.admin.topics import FOREVER, queue_topic, topics_of
 from everstep.settings import Settings
+from everstep_orchestrator.pipeline.notices import Notices
 from everstep_schemas.cloudevents import STRUCTURED, body, header
-from everstep_schemas.names import Topics
+from everstep_schemas.events import encode_events
 
 DOCUMENT: Any = json.loads((Path(__file__).parents[2] / "schemas" / "asyncapi.json").read_bytes())
 CHANNELS, OPERATIONS = DOCUMENT["channels"], DOCUMENT["operations"]
 MESSAGES, SCHEMAS = DOCUMENT["components"]["messages"], DOCUMENT["components"]["schemas"]
-TOPICS = Topics()
 SETTINGS = Settings()
 
 
@@ -139,6 +142,13 @@ def test_a_record_s_correlation_id_is_its_ce_id(name: str) -> None:
     location = MESSAGES[name.split(",")[0]].get("correlationId", {}).get("location")
     if location is not None:
         assert json.loads(SENT[name].value)["token"] == header(SENT[name].headers, "ce_id")
+
+
+def test_answers_to_two_starts_are_two_events() -> None:
+    notices = Notices(TOPICS, 3)
+    answers = [notices.existing(msgspec.structs.replace(FACT, submission_id=asked)) for asked in ("s1", "s2")]
+    first = messages_of(IDENTITY, TOPICS, [HistoryRow(1, NOW, encode_events([STARTED]))], lambda _: SCHEDULED)
+    assert len({header(message.headers, "ce_id") for message in (*first, *answers)}) == 3
 
 
 def test_everything_but_submissions_is_sent_here() -> None:

@@ -34,8 +34,9 @@ class Notices:
         return self._lifecycle(LifecycleType.SUBMISSION_REJECTED, f"{source}/rejected", fact)
 
     def existing(self, fact: Lifecycle) -> Outgoing:
-        """Answers a start with the run that exists already."""
-        return self._lifecycle(LifecycleType.STARTED, f"{fact.workflow_id}/{fact.run}/1", fact)
+        """Answers a start with the run that exists already. Who drops repetitions by `ce_id` must not drop it."""
+        id = f"{fact.workflow_id}/{fact.run}/1/{fact.submission_id}"
+        return self._lifecycle(LifecycleType.STARTED, id, fact)
 
     def stalled(self, fact: Lifecycle) -> Outgoing:
         return self._lifecycle(LifecycleType.STALLED, f"{fact.workflow_id}/{fact.run}/{fact.seq}/stalled", fact)
