@@ -13,9 +13,10 @@ import click
 
 from everstep import settings, telemetry
 from everstep.cli import ALIASES, COMMANDS, everstep
+from everstep_schemas.documents.lifecycle import KINDS
 
 HERE = Path(__file__).parent
-PAGES = ("settings.md", "metrics.md", "cli.md")
+PAGES = ("settings.md", "metrics.md", "cli.md", "messages.md")
 
 
 def settings_table() -> Iterator[str]:
@@ -31,6 +32,14 @@ def metrics_table() -> Iterator[str]:
     for metric in telemetry.METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         yield f"| `{metric.name}` | {metric.kind} | {labels} | {metric.process} | {metric.help} |"
+
+
+def lifecycle_table() -> Iterator[str]:
+    yield "| `ce_type` | always | sometimes | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for kind in KINDS:
+        always, sometimes = (", ".join(f"`{name}`" for name in names) for names in (kind.always, kind.sometimes))
+        yield f"| `{kind.type}` | {always} | {sometimes} | {kind.description} |"
 
 
 def commands() -> Iterator[str]:
@@ -80,6 +89,7 @@ def _code(text: str) -> str:
 SECTIONS: dict[str, Callable[[], Iterator[str]]] = {
     "settings": settings_table,
     "metrics": metrics_table,
+    "lifecycle": lifecycle_table,
     "commands": commands,
 }
 

@@ -90,6 +90,11 @@ INBOX: dict[str, wire.InboxMessage] = {
     "activity_completed, least": wire.ActivityCompleted(**IDS),
     "activity_completed, odd value": wire.ActivityCompleted(**IDS, value=ODD),
     "activity_failed": wire.ActivityFailed(**IDS, error=DECLINED, worker="worker-1"),
+    "activity_failed, declared": wire.ActivityFailed(
+        **IDS,
+        error=ErrorInfo(type="CardDeclined", message="no credit", retryable=False, fields=Raw(b'["no credit"]')),
+        worker="worker-1",
+    ),
     "activity_failed, least": wire.ActivityFailed(**IDS, error=PLAIN_ERROR),
     "forwarded": wire.Forwarded(
         workflow_id="order-17",
