@@ -14,6 +14,7 @@ from tests.schemas.examples import GROUPS, recorded
 from everstep._core.model import StallReason
 from everstep_schemas import errors, events, wire
 
+HOW = "add an example to tests/schemas/examples.py and run `python -m tests.schemas.examples`"
 EXAMPLES = [(group, name) for group in GROUPS for name in GROUPS[group].examples]
 each_example = pytest.mark.parametrize(("group", "name"), EXAMPLES)
 
@@ -30,7 +31,7 @@ def test_the_same_bytes_are_still_written(group: str, name: str) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_line_has_its_example(group: str) -> None:
-    assert recorded(group).keys() == GROUPS[group].examples.keys()
+    assert recorded(group).keys() == GROUPS[group].examples.keys(), HOW
 
 
 # ---- what later versions add
@@ -103,4 +104,4 @@ def filled(value: Any) -> Iterator[tuple[type[msgspec.Struct], str]]:
 
 def test_every_field_of_every_struct_has_an_example() -> None:
     fields = {(struct, field.name) for struct in structs() for field in msgspec.structs.fields(struct)}
-    assert fields - set(filled([group.examples for group in GROUPS.values()])) == set()
+    assert fields - set(filled([group.examples for group in GROUPS.values()])) == set(), HOW
