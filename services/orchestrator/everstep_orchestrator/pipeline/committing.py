@@ -106,6 +106,8 @@ class Committing:
             shard.tickets.append(self._publisher.publish(shard.number, draft.commit_no, outgoing))
         self._closed.extend((shard, entry) for entry in draft.closed)
         self._counting.settled(draft.tally)
+        for event, fields in draft.tally.warnings:
+            log.warning(event, **fields)
         shard.census.add(draft.tally)
 
     async def _refused(self, commits: Commits, error: DataRefused) -> None:

@@ -50,7 +50,13 @@ class Decider:
                 self._writer.reject(incoming.submission, incoming.source, incoming.reason, now)
             case Dead():
                 self._writer.owe(self._notices.dead(record, incoming))
-                self._shard.writing().tally.dead_letters.append(incoming.reason)
+                self._bury(record, incoming)
+
+    def _bury(self, record: Record, why: Dead) -> None:
+        tally = self._shard.writing().tally
+        tally.dead_letters.append(why.reason)
+        where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        tally.warnings.append(("dead letter", {**where, "reason": why.reason, "detail": why.detail[:300]}))
 
     def _result(self, result: Result, now: int) -> None:
         entry = self._shard.entries.get(result.token.run_key)

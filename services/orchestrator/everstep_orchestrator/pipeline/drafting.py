@@ -7,6 +7,7 @@ memory, so that Postgres is never asked about a run that it does not know comple
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -67,7 +68,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Tally:
-    """What to count once a commit is durable."""
+    """What to count, and to tell operators, once a commit is durable."""
 
     started: list[str] = field(default_factory=list)
     closed: list[tuple[str, str, float]] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Tally:
     dead_letters: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     lateness_seconds: list[float] = field(default_factory=list)
+    warnings: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
     created: list[str] = field(default_factory=list)
     stalled: int = 0  # how many more, or fewer, than before
     parked: int = 0

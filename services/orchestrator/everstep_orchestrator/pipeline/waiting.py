@@ -68,6 +68,7 @@ class Waiting:
         if reason.kind == "blocked":
             tally.blocked.append(entry.row.workflow)
         tally.stalled += entry.row.condition != "stalled"
+        tally.warnings.append(("run stalled", {**_named(entry), "kind": reason.kind, "reason": reason.message}))
         self._writer.change(entry, condition="stalled", reason=msgspec.json.encode(reason))
         if owed is not None:
             self._writer.park(entry, owed)
@@ -97,7 +98,9 @@ class Waiting:
 
     def resume(self, entry: Entry, now: int) -> None:
         """It can run again."""
-        self._shard.writing().tally.stalled -= entry.row.condition == "stalled"
+        tally = self._shard.writing().tally
+        tally.stalled -= entry.row.condition == "stalled"
+        tally.warnings.append(("run resumed", _named(entry)))
         self._writer.change(entry, condition=None, reason=None)
         self._writer.owe(self._writer.notices.resumed(self._fact(entry, now)))
 
@@ -113,3 +116,8 @@ class Waiting:
             submission_id=row.source,
             reason=reason_text(row.reason),
         )
+
+
+def _named(entry: Entry) -> dict[str, object]:
+    row = entry.row
+    return {"workflow_id": row.workflow_id, "run": row.run, "workflow": row.workflow, "version": row.version}
