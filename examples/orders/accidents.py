@@ -16,6 +16,7 @@ WORKER_DIES = 0.6
 
 OWNED = """
 SELECT shard, epoch FROM {schema}.shards WHERE owner = (SELECT id FROM {schema}.orchestrators WHERE pid = $1)
+ORDER BY shard
 """
 # A shard's epoch rises when it is claimed: as long as one stands at the old epoch, nobody has taken it over.
 ORPHANED = """

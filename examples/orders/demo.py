@@ -31,7 +31,7 @@ from examples.orders.app import Summary, daily_summary
 from examples.orders.checks import Books
 from examples.orders.installation import Installation, install
 from examples.orders.observer import Observer
-from examples.orders.processes import ProcessError, Service, ending
+from examples.orders.processes import Process, ProcessError, Service, ending
 from examples.orders.shop import UNRELIABLE
 from examples.orders.stories import Story
 
@@ -80,24 +80,31 @@ async def open_shop(logs: Path) -> AsyncIterator[Shop]:
 async def trade(shop: Shop, observer: Observer) -> Takeover:
     """Submits every order and returns once all have ended; accidents happen meanwhile."""
     submitter, settings = shop.installation.submitter(), shop.installation.settings
-    accident = Accident(shop.orchestrators[0], shop.workers[0], shop.connection, settings.postgres_schema)
     console.print(f"Submitting {len(observer.orders)} orders to the topic {settings.topic_prefix}.submissions …")
     try:
-        async with asyncio.timeout(LIMIT_SECONDS), asyncio.TaskGroup() as group, display.progress(console, observer):
-            watching = [
-                group.create_task(observer.watch(settings.kafka_bootstrap)),
-                *[group.create_task(survivor.go_on()) for survivor in (shop.orchestrators[1], shop.workers[1])],
-            ]
-            with ending(submitter):
-                submitter.start()
-                submitting = group.create_task(submitter.finish())
-                takeover = await accident.happen(observer, console.print)
-                await submitting
-            await observer.until(lambda: observer.closed == len(observer.orders))
-            for task in watching:
-                task.cancel()
+        # Ended out here, where nobody watches it any more: a submitter that is told to stop has not failed.
+        with ending(submitter):
+            async with asyncio.timeout(LIMIT_SECONDS):
+                return await watched_trade(shop, observer, submitter)
     except TimeoutError:
         raise ProcessError(f"not all orders ended in {LIMIT_SECONDS:.0f} s: {display.describe(observer)}") from None
+
+
+async def watched_trade(shop: Shop, observer: Observer, submitter: Process) -> Takeover:
+    settings = shop.installation.settings
+    accident = Accident(shop.orchestrators[0], shop.workers[0], shop.connection, settings.postgres_schema)
+    async with asyncio.TaskGroup() as group, display.progress(console, observer):
+        watching = [
+            group.create_task(observer.watch(settings.kafka_bootstrap)),
+            *[group.create_task(survivor.go_on()) for survivor in (shop.orchestrators[1], shop.workers[1])],
+        ]
+        submitter.start()
+        submitting = group.create_task(submitter.finish())
+        takeover = await accident.happen(observer, console.print)
+        await submitting
+        await observer.until(lambda: observer.closed == len(observer.orders))
+        for task in watching:
+            task.cancel()
     return takeover
 
 
@@ -133,6 +140,7 @@ async def demonstrate(logs: Path, *, keep: bool) -> bool:
         tell_verdict(found, told, summary)
         if keep:
             tell_where(shop)
+            console.print(f"  logs: {logs}", soft_wrap=True)
             console.print("Everything keeps running until Ctrl-C.")
             await until_told_to_stop()
     return not found
@@ -149,7 +157,7 @@ async def tell_one_history(shop: Shop, told: list[Story]) -> None:
     async with Client(api_url=shop.api_url) as client:
         history = [(event.seq, event.at, event.event) async for event in client.run(order.order_id).history()]
     for line in words.story(history):
-        console.print(f"  {line.at:%H:%M:%S.%f}"[:-3], line.text, markup=False)
+        console.print(f"  {line.at:%H:%M:%S.%f}"[:-3], line.text, markup=False, soft_wrap=True)
 
 
 def tell_verdict(found: list[str], told: list[Story], summary: Summary) -> None:

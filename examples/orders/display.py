@@ -53,7 +53,7 @@ async def lines(console: Console, observer: Observer) -> None:
     last = ""
     while True:
         if (now := describe(observer)) != last:
-            console.print(f"  {observer.closed} of {len(observer.orders)} closed: {now}")
+            console.print(f"  {observer.closed} of {len(observer.orders)} closed: {now}", soft_wrap=True)
         last = now
         await asyncio.sleep(PLAIN_SECONDS)
 

@@ -26,6 +26,10 @@ STATUS_CHANGED = "everstep.run.status_changed"
 WAITING = "waiting on shipping confirmation"
 
 
+def as_json(message: Message) -> bytes:
+    return json.dumps(message, ensure_ascii=False).encode()
+
+
 class Sender(Protocol):
     async def send(self, message: Message) -> None: ...
 
@@ -35,7 +39,7 @@ class Kcat:
         self._pipe = pipe
 
     async def send(self, message: Message) -> None:
-        self._pipe.write(json.dumps(message).encode() + b"\n")
+        self._pipe.write(as_json(message) + b"\n")
         await self._pipe.drain()
 
 
@@ -45,7 +49,7 @@ class Aiokafka:
         self._topic = topic
 
     async def send(self, message: Message) -> None:
-        await self._producer.send_and_wait(self._topic, json.dumps(message).encode())
+        await self._producer.send_and_wait(self._topic, as_json(message))
 
 
 @asynccontextmanager

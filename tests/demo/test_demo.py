@@ -77,12 +77,13 @@ def test_every_order_ends_as_it_should(tmp_path: Path, kafka_bootstrap: str, pos
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_leaves_no_port_and_no_file_behind(open_directory: Path) -> None:
+@pytest.mark.parametrize("moment", ["SIGKILL to orchestrator-1", "SIGKILL to worker-1"])
+def test_ctrl_c_leaves_no_port_and_no_file_behind(open_directory: Path, moment: str) -> None:
     with demo(open_directory) as process:
-        output = output_until(process, "SIGKILL to worker-1")
+        output = output_until(process, moment)
         assert len(ports_that_answer(output)) >= 5, output
         os.killpg(process.pid, signal.SIGINT)
-        output_until(process, "no such line")
+        assert "Stopped." in output_until(process, "no such line")
         assert process.wait() == 130
     assert ports_that_answer(output) == []
     assert list(open_directory.iterdir()) == []
