@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
@@ -204,10 +205,7 @@ def _place(definition: _Definition) -> str:
 
 
 def load(target: str) -> App:
-    """The app that `MODULE:app` names, with the current directory importable; `LoadError` if there is none.
-
-    An exception of the module's own code is passed on as it is.
-    """
+    """The app that `MODULE:app` names, with the current directory importable; `LoadError` if there is none."""
     module_name, colon, attribute = target.partition(":")
     if not (module_name and colon and attribute):
         raise LoadError(f"{target!r} is not MODULE:app, such as orders.workflows:app")
@@ -223,7 +221,19 @@ def load(target: str) -> App:
         ) from None
     except RegistrationError as error:
         raise LoadError(f"module {module_name!r}: {error}") from error
+    except Exception as error:
+        raise LoadError(
+            f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}{_raised_at(error)};"
+            f" `python -c 'import {module_name}'` shows the way there"
+        ) from error
     return _app_in(module, attribute)
+
+
+def _raised_at(error: Exception) -> str:
+    if isinstance(error, SyntaxError):  # says so itself
+        return ""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({place.filename}, line {place.lineno})"
 
 
 def _app_in(module: Any, attribute: str) -> App:

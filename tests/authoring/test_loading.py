@@ -58,7 +58,15 @@ def test_what_is_missing_is_said(project: Path, source: str, target: str, messag
     assert str(caught.value).startswith(message)
 
 
-def test_an_error_of_the_modules_own_code_is_passed_on(project: Path) -> None:
-    (project / "shop_broken.py").write_text("1 / 0")
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\n1 / 0", r"ZeroDivisionError: division by zero \(.*shop_broken.py, line 2\); `python -c 'import "),
+        ("x = 1\ndef f(:", r"SyntaxError: invalid syntax \(shop_broken.py, line 2\); `python -c 'import "),
+        ("from json import dump, dunk", r"ImportError: cannot import name 'dunk' from 'json' .* line 1\)"),
+    ],
+)
+def test_an_error_of_the_modules_own_code_is_told_with_its_place(project: Path, source: str, message: str) -> None:
+    (project / "shop_broken.py").write_text(source)
+    with pytest.raises(LoadError, match=f"module 'shop_broken' cannot be imported: {message}"):
         load("shop_broken:app")

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app = load(options.app)
         queues = queues_of(app, options.queue, settings.concurrency)
     except (SettingsError, LoadError, ValueError) as error:
-        print(f"everstep worker: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return MISCONFIGURED
     logging.configure(settings, "worker")
     return run(lambda: serve(app, queues, settings))
