@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -72,6 +73,9 @@ async def test_it_runs_reloads_and_leaves_nothing(everstep: Everstep, tmp_path: 
         assert (await everstep("start", "hello", '"you"', "--id", "a", "--wait")).out == '"hello you"\n'
         await told.until("a  hello started", 'a  completed with "hello you"')
 
+        os.kill(await _worker_of(dev.pid), signal.SIGKILL)
+        await noted.until("the worker was ended by SIGKILL; it starts again", '"event": "worker ready"')
+
         code.write_text("this is no Python\n")
         await noted.until(f"{code.name} changed: restarting")
         await noted.until("it starts again when a file changes", "SyntaxError")
@@ -90,6 +94,11 @@ async def test_it_runs_reloads_and_leaves_nothing(everstep: Everstep, tmp_path: 
     assert f"app_{topic_prefix}:app" not in await _processes()
 
 
-async def _processes() -> str:
-    ps = await asyncio.create_subprocess_exec("ps", "-A", "-o", "args=", stdout=asyncio.subprocess.PIPE)
+async def _worker_of(dev: int) -> int:
+    lines = (line.split(maxsplit=2) for line in (await _processes("pid=,ppid=,args=")).splitlines())
+    return next(int(pid) for pid, parent, args in lines if int(parent) == dev and "everstep_worker" in args)
+
+
+async def _processes(columns: str = "args=") -> str:
+    ps = await asyncio.create_subprocess_exec("ps", "-A", "-o", columns, stdout=asyncio.subprocess.PIPE)
     return (await ps.communicate())[0].decode()

@@ -28,6 +28,7 @@ from everstep_schemas.names import Topics
 _SERVICES = {"orchestrator": "everstep_orchestrator", "worker": "everstep_worker"}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_SECONDS = 30.0
+_AGAIN_SECONDS = 1.0
 _COLOURS = {"completed": "green", "failed": "red", "stalled": "red", "rejected": "red", "cancelled": "yellow"}
 
 
@@ -59,7 +60,7 @@ def _cancel_once(task: asyncio.Task[None]) -> None:
 
 
 async def _run(app: str) -> None:
-    _note("starting Kafka and PostgreSQL")
+    _note("making sure that Kafka and PostgreSQL run")
     async with stack.open(directory=stack.LocalStack().directory) as servers:
         exports = stack.environment(servers)
         environment = {**os.environ, **exports}
@@ -82,7 +83,7 @@ def _note(text: str) -> None:
 
 
 async def _service(name: str, command: list[str], environment: Mapping[str, str], changed: asyncio.Event) -> None:
-    """Runs a service, anew after every change; one that ends by itself waits for the change that repairs it."""
+    """Runs a service, anew after every change and when it is killed; one that fails waits for what repairs it."""
     while True:
         changed.clear()
         process = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
@@ -90,11 +91,20 @@ async def _service(name: str, command: list[str], environment: Mapping[str, str]
         try:
             await asyncio.wait((ended, change), return_when=asyncio.FIRST_COMPLETED)
             if not changed.is_set():
-                _note(f"the {name} ended with code {ended.result()}; it starts again when a file changes")
-                await changed.wait()
+                await _ended(name, ended.result(), changed)
         finally:
             change.cancel()
             await _end(process, ended)
+
+
+async def _ended(name: str, code: int, changed: asyncio.Event) -> None:
+    """Returns when the service is to start again: soon if it was killed, else when the code has changed."""
+    if code < 0:
+        _note(f"the {name} was ended by {signal.Signals(-code).name}; it starts again")
+        await asyncio.sleep(_AGAIN_SECONDS)
+    else:
+        _note(f"the {name} ended with code {code}; it starts again when a file changes")
+        await changed.wait()
 
 
 async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
