@@ -39,6 +39,10 @@ class DatabaseUnavailable(Exception):
     """Postgres cannot be asked now; the message says why and what to do."""
 
 
+class NotMigrated(DatabaseUnavailable):
+    """The database answers and holds no installation, or an older one."""
+
+
 class InvalidCursor(Exception):
     """The text is not a cursor that a list of runs gave out."""
 
@@ -252,7 +256,7 @@ def _unavailability() -> Iterator[None]:
             f"Postgres took longer than {_STATEMENT_SECONDS:g} s: ask for less, or look at what keeps it busy"
         ) from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
-        raise DatabaseUnavailable(f"the database is not migrated ({error}): run `everstep migrate`") from error
+        raise NotMigrated(f"the database is not migrated ({error}): run `everstep migrate`") from error
     except _AWAY as error:
         why = str(error) or type(error).__name__
         raise DatabaseUnavailable(

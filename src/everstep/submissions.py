@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import UnknownTopicOrPartitionError
 
 from everstep.kafka import connection, max_record_bytes
 from everstep.settings import Settings
 from everstep_schemas.names import Topics, shard_of
 from everstep_schemas.wire import AnySubmission, encoder
+
+_TOPIC_SECONDS = 10.0
 
 
 class SubmissionProducer:
@@ -28,10 +33,18 @@ class SubmissionProducer:
         )
         try:
             await self._producer.start()
-            self.shards = len(await self._producer.partitions_for(self._topic))
+            self.shards = await self._partitions()
         except BaseException:
             await self._producer.stop()
             raise
+
+    async def _partitions(self) -> int:
+        """aiokafka itself hopes for a missing topic much longer than somebody at a terminal does."""
+        try:
+            async with asyncio.timeout(_TOPIC_SECONDS):
+                return len(await self._producer.partitions_for(self._topic))
+        except TimeoutError:
+            raise UnknownTopicOrPartitionError(f"it knows no topic {self._topic}") from None
 
     async def stop(self) -> None:
         """Sends what is under way and disconnects."""

@@ -53,6 +53,11 @@ async def test_the_life_of_runs(installation: Installation, everstep: Everstep, 
     described = (await everstep("show", "a/b 1")).out
     assert "wait_for_go version 1" in described
     assert "completed" in described
+    assert 'returned   {"by":"cli"}' in described
+    other = await everstep("describe", "a/b 1", "--run", "2")
+    assert other.code == 1
+    assert "'a/b 1'" in other.err
+    assert "no run number 2" in other.err
     told = (await everstep("history", "a/b 1")).out.splitlines()
     assert told[0].endswith("wait_for_go (version 1) started with 1")
     assert told[-1].endswith('completed with {"by":"cli"}')
@@ -62,6 +67,7 @@ async def test_the_life_of_runs(installation: Installation, everstep: Everstep, 
     failed = await everstep("start", "gives_up_at_once", "--id", "bad", "--wait")
     assert (failed.code, failed.out) == (1, "")
     assert "never again" in failed.err
+    assert "never again" in (await everstep("describe", "bad")).out
     assert (await everstep("start", "retried", "0", "--wait", "--json")).json["value"] == 1
     listed = (await everstep("list", "--json")).json_lines
     assert [run["workflow"] for run in listed] == ["retried", "gives_up_at_once", "wait_for_go"]
@@ -82,6 +88,7 @@ async def test_ending_a_run(installation: Installation, everstep: Everstep, way:
         ended = await everstep("result", id)
         assert (ended.code, ended.err) == (1, f"error: run '{id}' was {said}: enough\n")
         assert (await everstep("result", id, "--json")).json["status"] == said
+        assert "reason     enough" in (await everstep("describe", id)).out
     for command in ("describe", "history", "result"):
         missing = await everstep(command, "nobody")
         assert missing.code == 1
@@ -96,6 +103,21 @@ async def test_what_a_run_waits_for(installation: Installation, everstep: Everst
     described = (await everstep("describe", "b")).out
     assert "stalled" in described
     assert "no orchestrator has code for workflow 'unheard_of'" in described
+
+
+@pytest.mark.parametrize("command", [["start", "unheard_of", "--id", "a b", "--wait"], ["result", "a b"]])
+async def test_who_waits_for_long_is_told_where_to_look(
+    installation: Installation, everstep: Everstep, command: list[str]
+) -> None:
+    await installation.start()
+    await everstep("start", "unheard_of", "--id", "a b", "--submission-id", "one")
+    process = await everstep.begin(*command, *(["--submission-id", "one"] if "start" in command else []))
+    try:
+        assert process.stderr is not None
+        assert (await process.stderr.readline()) == b"still waiting; `everstep describe 'a b'` tells what for\n"
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def _says(everstep: Everstep, text: str) -> bool:
@@ -153,6 +175,13 @@ async def test_migrate_and_check_config(
     before = await everstep("check-config", "--json")
     assert before.code == 2
     assert all("everstep migrate" in check["text"] for check in before.json["checks"])
+    for command in (["list"], ["dlq", "list"]):
+        early = await everstep(*command)
+        assert (early.code, early.out) == (2, "")
+        assert "everstep migrate" in early.err
+    unsent = await everstep("start", "w")
+    assert unsent.code == 3
+    assert f"knows no topic {topic_prefix}.submissions" in unsent.err
     first = await everstep("migrate", "--queue", "mail")
     assert first.code == 0
     assert f"created topic {topic_prefix}.activities.mail" in first.out

@@ -85,6 +85,17 @@ async def test_not_reachable_is_3(everstep: Everstep, environment: dict[str, str
     assert "s3cret" not in ran.err
 
 
+async def test_no_command_gets_help(everstep: Everstep) -> None:
+    ran = await everstep()
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Usage: everstep")
+
+
+async def test_kafka_away_is_told_with_what_to_do(everstep: Everstep) -> None:
+    everstep.set(KAFKA)
+    assert "check EVERSTEP_KAFKA_BOOTSTRAP" in (await everstep("dlq", "list")).err
+
+
 async def test_a_service_whose_app_is_not_there(everstep: Everstep) -> None:
     everstep.set(KAFKA | POSTGRES)
     for service in ("orchestrator", "worker"):

@@ -74,6 +74,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = everstep.main(args=arguments, prog_name="everstep", standalone_mode=False)
         return code if isinstance(code, int) else DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return USAGE
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "everstep"
         print(f"error: {error.format_message()} (see `{command} --help`)", file=sys.stderr)

@@ -19,8 +19,12 @@ def code_of(error: Exception) -> int | None:
 
 def sentence(error: Exception) -> str:
     """The error on one line."""
-    text = str(error) or type(error).__name__
-    return " ".join(text.split())
+    from aiokafka.errors import KafkaError
+
+    text = " ".join((str(error) or type(error).__name__).split())
+    if isinstance(error, KafkaError):
+        return f"Kafka does not do as asked ({text}): check EVERSTEP_KAFKA_BOOTSTRAP and the brokers"
+    return text
 
 
 def _kinds() -> Iterator[tuple[int, tuple[type[Exception], ...]]]:
@@ -31,10 +35,11 @@ def _kinds() -> Iterator[tuple[int, tuple[type[Exception], ...]]]:
     from everstep.admin.topics import TopicError
     from everstep.app import LoadError
     from everstep.errors import EverstepError, NotReachable, Rejected, RunAlreadyExists, RunError, RunNotFound
-    from everstep.reads import DatabaseUnavailable
+    from everstep.reads import DatabaseUnavailable, NotMigrated
     from everstep.settings import SettingsError
     from everstep.stack import StackError
 
+    yield USAGE, (NotMigrated,)
     yield UNREACHABLE, (NotReachable, DatabaseUnreachable, DatabaseUnavailable, KafkaError)
     yield FINDING, (Finding, RunError, RunNotFound, RunAlreadyExists, Rejected, TimeoutError)
     yield USAGE, (SettingsError, TopicError, DatabaseError, LoadError, StackError, EverstepError, ValueError)

@@ -30,7 +30,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     for row in rows:
         drawn.add_row(*(Text(one_line(cell), style=_STYLES.get(cell, "")) for cell in row))
     Console().print(drawn)
@@ -64,4 +64,6 @@ _COLOURS = {
     "held": "yellow",
     "ok": "green",
 }
+# Columns whose cells are short enough to stand on one line always.
+_WHOLE = {"RUN", "STATUS", "STARTED", "NUMBER", "AT", "REASON"}
 _STYLES = {word: str(colour) for word, colour in _COLOURS.items()}

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
+from collections.abc import Awaitable
+from functools import partial
+
 import click
 from msgspec import UNSET
 
 from everstep._client.transport import Ended
 from everstep.cli._failures import DONE, FINDING
 from everstep.cli._output import json_line
-from everstep.words import error_text
+from everstep.words import error_text, shorten
+
+_PATIENCE_SECONDS = 5.0
+
+
+async def awaited(workflow_id: str, end: Awaitable[Ended]) -> Ended:
+    """The end of a run; whoever waits for long is told where to look, since the run may be stalled."""
+    text = f"still waiting; `everstep describe {shlex.quote(workflow_id)}` tells what for"
+    remark = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, partial(click.echo, text, err=True))
+    try:
+        return await end
+    finally:
+        remark.cancel()
 
 
 def show(ended: Ended, as_json: bool) -> int:
@@ -25,6 +42,13 @@ def show(ended: Ended, as_json: bool) -> int:
             err=True,
         )
     return DONE if completed else FINDING
+
+
+def ending(ended: Ended) -> tuple[str, str]:
+    """How a run ended, as a name and a short text."""
+    if ended.status == "completed":
+        return "returned", shorten(ended.value) or "null"
+    return ("error", error_text(ended.error)) if ended.error else ("reason", ended.reason or "")
 
 
 _DID = {"cancelled": "was cancelled", "terminated": "was terminated"}

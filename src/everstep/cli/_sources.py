@@ -65,7 +65,7 @@ class _Stored:
         return found
 
     async def _stored(self, workflow_id: str, run: int | None) -> Ended | None:
-        result = await _found(workflow_id, self._reader.result(workflow_id, run))
+        result = await _found(workflow_id, run, self._reader.result(workflow_id, run))
         if result.status == "running":
             return None
         value = UNSET if result.value is UNSET else result.value
@@ -86,7 +86,7 @@ class _Stored:
             await tail.close()
 
     async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription:
-        return await _found(workflow_id, self._reader.describe(workflow_id, run))
+        return await _found(workflow_id, run, self._reader.describe(workflow_id, run))
 
     async def history(self, workflow_id: str, run: int | None = None) -> AsyncIterator[HistoryEvent]:
         described = await self.describe(workflow_id, run)
@@ -105,10 +105,9 @@ class _Stored:
             left, cursor = left and left - len(page.runs), page.cursor
 
 
-async def _found(workflow_id: str, answer: Awaitable[T | None]) -> T:
+async def _found(workflow_id: str, run: int | None, answer: Awaitable[T | None]) -> T:
     found = await answer
     if found is None:
-        raise RunNotFound(
-            f"no run has the id {workflow_id!r}: `everstep list` shows those there are", workflow_id=workflow_id
-        )
+        what = f"no run has the id {workflow_id!r}" if run is None else f"{workflow_id!r} has no run number {run}"
+        raise RunNotFound(f"{what}: `everstep list` shows those there are", workflow_id=workflow_id)
     return found

@@ -15,6 +15,8 @@ from everstep.cli._output import as_json, json_line, table
 from everstep.settings import Settings, SettingsError, specs
 from everstep_schemas.names import Topics
 
+_WORD = len("wrong")
+
 Origin = Literal["environment", "file", "default"]
 
 
@@ -46,7 +48,7 @@ def check_config_command(as_json: bool) -> int:
     except SettingsError as error:
         _show([], [Check("settings", USAGE, mistake) for mistake in error.mistakes], as_json)
         return USAGE
-    warnings = [Check("settings", DONE, f"warning: {text}") for text in settings.unknown]
+    warnings = [Check("settings", DONE, text) for text in settings.unknown]
     checks = [*warnings, *asyncio.run(_checks(settings))]
     _show([_setting(settings, spec.name, spec.variable) for spec in specs()], checks, as_json)
     return max((check.code for check in checks), default=DONE)
@@ -130,5 +132,11 @@ def _show(settings: Sequence[Setting], checks: Sequence[Check], as_json: bool) -
     if checks:
         click.echo()
     for check in checks:
-        word = {DONE: "ok", USAGE: "wrong", UNREACHABLE: "away"}.get(check.code, "wrong")
-        click.echo(f"{click.style(word, fg='green' if check.code == DONE else 'red')}  {check.name}: {check.text}")
+        word, colour = _verdict(check)
+        click.echo(f"{click.style(word.ljust(_WORD), fg=colour)}  {check.name}: {check.text}")
+
+
+def _verdict(check: Check) -> tuple[str, str]:
+    if check.name == "settings" and check.code == DONE:
+        return "note", "yellow"
+    return {DONE: ("ok", "green"), UNREACHABLE: ("away", "red")}.get(check.code, ("wrong", "red"))

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import click
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from everstep.admin.topics import TopicError
 from everstep.cli._failures import Finding
 from everstep.cli._output import as_json, fields, json_line, table, when
 from everstep.kafka import connection
@@ -75,6 +76,8 @@ async def _records(first: int, count: int) -> AsyncIterator[Record]:
     consumer = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
     try:
         await consumer.start()
+        if partition.topic not in await consumer.topics():
+            raise TopicError(f"the topic {partition.topic} is missing: run `everstep migrate`")
         start = (await consumer.beginning_offsets([partition]))[partition]
         end = (await consumer.end_offsets([partition]))[partition]
         offset = max(start, end + first if first < 0 else first)

@@ -12,8 +12,8 @@ import click
 from everstep import words
 from everstep._client.transport import Ended
 from everstep.cli._output import as_json, fields, json_line, table, when
-from everstep.cli._results import show
-from everstep.cli._sources import source
+from everstep.cli._results import awaited, ending, show
+from everstep.cli._sources import Source, source
 from everstep.reads import Condition, Filter, HistoryEvent, RunDescription, RunSummary, Status
 
 _MOST_WAITS = 10
@@ -55,25 +55,30 @@ def _row(run: RunSummary) -> tuple[str, ...]:
 @run_number
 @as_json
 def describe_command(id: str, run: int | None, as_json: bool) -> None:
-    """Describe the run ID: its state, and what it waits for."""
-    description, waits = asyncio.run(_describe(id, run))
+    """Describe the run ID: its state, and what it waits for or how it ended."""
+    description, more = asyncio.run(_describe(id, run))
     if as_json:
         json_line(description)
-        return
-    fields([*_described(description), *(("waits for", wait) for wait in waits)])
+    else:
+        fields([*_described(description), *more])
 
 
-async def _describe(id: str, run: int | None) -> tuple[RunDescription, list[str]]:
+async def _describe(id: str, run: int | None) -> tuple[RunDescription, list[tuple[str, str]]]:
+    """The run, and what it waits for or how it ended."""
     async with source() as here:
         description = await here.describe(id, run)
         if description.status != "running":
-            return description, []
-        open_ones = words.Pending()
-        async for event in here.history(id, description.run):
-            open_ones.add(*_parts(event))
-        waits = list(islice(open_ones.lines(), _MOST_WAITS))
-        more = len(open_ones) - len(waits)
-        return description, [*waits, *([f"and {more} more"] if more else [])]
+            return description, [ending(await here.ended(id, description.run))]
+        return description, [("waits for", wait) for wait in await _waits(here, description)]
+
+
+async def _waits(here: Source, run: RunDescription) -> list[str]:
+    open_ones = words.Pending()
+    async for event in here.history(run.workflow_id, run.run):
+        open_ones.add(*_parts(event))
+    waits = list(islice(open_ones.lines(), _MOST_WAITS))
+    more = len(open_ones) - len(waits)
+    return [*waits, *([f"and {more} more"] if more else [])]
 
 
 def _parts(event: HistoryEvent) -> words.Entry:
@@ -94,7 +99,7 @@ def _described(run: RunDescription) -> Iterator[tuple[str, str]]:
         yield "expected", run.reason.expected or ""
         yield "got", run.reason.got or ""
         yield "at event", "" if run.reason.seq is None else str(run.reason.seq)
-    yield "says", run.custom_status or ""
+    yield "says" if run.closed_at is None else "last said", run.custom_status or ""
     yield "started", when(run.started_at)
     yield "ended", when(run.closed_at)
     yield "took", words.span(run.closed_at - run.started_at) if run.closed_at else ""
@@ -135,7 +140,7 @@ async def _result(id: str, run: int | None, timeout: float | None) -> Ended:
     limit = asyncio.timeout(timeout)
     try:
         async with limit, source() as here:
-            return await here.ended(id, run)
+            return await awaited(id, here.ended(id, run))
     except TimeoutError:
         if not limit.expired():
             raise

@@ -13,7 +13,7 @@ from msgspec import Raw
 from everstep._client import connected
 from everstep._client.transport import Ended
 from everstep.cli._output import as_json
-from everstep.cli._results import show
+from everstep.cli._results import awaited, show
 from everstep.settings import Settings
 from everstep_schemas import wire
 from everstep_schemas.names import why_bad_name
@@ -94,7 +94,7 @@ async def _start(start: wire.Start, wait: bool) -> Ended | None:
             started = await transport.start(start)
         finally:
             remark.cancel()
-        return await started.ended() if wait else None
+        return await awaited(start.workflow_id, started.ended()) if wait else None
 
 
 def _still_waiting() -> None:
