@@ -71,7 +71,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def serve(settings: Settings, app: App) -> None:
     """Runs an orchestrator until it is told to stop, then drains it."""
-    found = await database.check_reachable(settings.postgres_dsn, settings.postgres_schema)
+    found = await database.check_reachable(settings.postgres_dsn, settings.postgres_schema, settings.shards)
     stop = _stop_signals()
     async with Orchestrator(settings, app, found.shards).running() as orchestrator:
         log.info("ready", api=orchestrator.address, shards=found.shards, workflows=sorted(app.workflows))
