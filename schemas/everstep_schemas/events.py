@@ -8,6 +8,7 @@ An event that belongs to an earlier one names that one's `seq` as its `ref`.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -15,6 +16,10 @@ from msgspec import UNSET, Raw, UnsetType
 from everstep_schemas.errors import ErrorInfo
 
 EMPTY_ARGS = Raw(b"[]")
+
+OnParentClose = Literal["terminate", "cancel", "abandon"]
+EndedStatus = Literal["failed", "cancelled", "terminated", "timed_out", "rejected"]
+AttributeValue = str | int | float | bool | list[str]
 
 
 def _tag(name: str) -> str:
@@ -36,11 +41,41 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     give_up_on: tuple[str, ...] = ()
 
 
+class Parent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who waits for the end of a run: the event `seq` of another run. `depth` counts the ancestors."""
+
+    workflow_id: str
+    run: int
+    seq: int
+    token: str
+    depth: int = 1
+
+
+class Unread(msgspec.Struct, frozen=True, kw_only=True):
+    """A signal that a run had received and its code had not, when the next run of the id took over."""
+
+    name: str
+    value: Raw
+    signal_id: str
+
+
+class Inheritance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run takes over from the run before it: the ids of what that had applied lately, and what it left unread."""
+
+    unread: tuple[Unread, ...] = ()
+    signal_ids: tuple[str, ...] = ()
+    update_ids: tuple[str, ...] = ()
+
+
 # ---- input events
 
 
 class Started(Event, frozen=True):
-    """The run exists. `source` is the identity of the submission that created it; `nonce` goes into its tokens."""
+    """The run exists. `source` is the identity of the submission that created it; `nonce` goes into its tokens.
+
+    Its code begins at `start_at`, else at once, and may run until `expires_at`. `attempt` counts the runs that `retry`
+    has made of one start; `inherited` is what the run before left, if this one goes on with its work.
+    """
 
     workflow: str
     version: int
@@ -51,6 +86,32 @@ class Started(Event, frozen=True):
     kwargs: Raw | UnsetType = UNSET
     flags: tuple[int, ...] = ()
     traceparent: str | None = None
+    parent: Parent | None = None
+    attributes: dict[str, AttributeValue] = {}
+    memo: dict[str, Raw] = {}
+    start_at: datetime | None = None
+    timeout_seconds: float | None = None
+    expires_at: datetime | None = None
+    retry: RetryPolicy | None = None
+    attempt: int = 1
+    inherited: Inheritance | None = None
+
+
+class ActivityStarted(Event, frozen=True):
+    """A worker has checked the attempt out: as long as it renews its lease, nobody else is to run it."""
+
+    ref: int
+    attempt: int
+    lease_seconds: float
+    worker: str | None = None
+
+
+class ActivityReleased(Event, frozen=True):
+    """The lease on the attempt has run out: it is given to workers again, with what it last said of its progress."""
+
+    ref: int
+    attempt: int
+    details: Raw | UnsetType = UNSET
 
 
 class ActivityCompleted(Event, frozen=True):
@@ -61,24 +122,33 @@ class ActivityCompleted(Event, frozen=True):
 
 
 class ActivityFailed(Event, frozen=True):
-    """One attempt failed. With `retry_at` another follows then; without, the activity has failed."""
+    """One attempt failed. With `retry_at` another follows then; without, the activity has failed.
+
+    `details` is what the attempt last said of its progress. `unanswered`: no worker said this, a time ran out.
+    """
 
     ref: int
     error: ErrorInfo
     attempt: int = 1
     retry_at: datetime | None = None
     worker: str | None = None
+    details: Raw | UnsetType = UNSET
+    unanswered: bool = False
 
 
 class ActivityRetried(Event, frozen=True):
-    """The time of the next attempt has come: `attempt` is its number."""
+    """The time of the next attempt has come: `attempt` is its number, `details` what the one before had reached."""
 
     ref: int
     attempt: int
+    details: Raw | UnsetType = UNSET
 
 
 class TimerFired(Event, frozen=True):
+    """The time that event `ref` waited for has come; `heartbeat`: that of its next heartbeat."""
+
     ref: int
+    heartbeat: bool = False
 
 
 class SignalReceived(Event, frozen=True):
@@ -87,6 +157,53 @@ class SignalReceived(Event, frozen=True):
     name: str
     value: Raw
     signal_id: str
+
+
+class ChildCompleted(Event, frozen=True):
+    """The child returned `value`; `run` is the number of the run that did."""
+
+    ref: int
+    value: Raw
+    run: int = 1
+
+
+class ChildFailed(Event, frozen=True):
+    """The child ended without a result, or (`rejected`) was never started."""
+
+    ref: int
+    status: EndedStatus
+    error: ErrorInfo | None = None
+    reason: str = ""
+    run: int = 0
+
+
+class RequestAnswered(Event, frozen=True):
+    """What this run sent to another one has reached it, or could not, for the `error` given."""
+
+    ref: int
+    error: ErrorInfo | None = None
+
+
+class CallbackCompleted(Event, frozen=True):
+    """`source` is the identity of the message that brought the `value`."""
+
+    ref: int
+    value: Raw
+    source: str
+
+
+class CallbackFailed(Event, frozen=True):
+    ref: int
+    error: ErrorInfo
+    source: str
+
+
+class UpdateRequested(Event, frozen=True):
+    """A request that the code has found valid; its handler begins."""
+
+    name: str
+    value: Raw
+    update_id: str
 
 
 class CancelRequested(Event, frozen=True):
@@ -99,16 +216,25 @@ class Terminated(Event, frozen=True):
     reason: str = ""
 
 
+class TimedOut(Event, frozen=True):
+    """The run has reached its timeout, which closes it without running its code."""
+
+
 # ---- command events
 
 
 class ActivityScheduled(Event, frozen=True):
+    """All attempts together have until `expires_at`; each may wait `queue_timeout_seconds` for a worker."""
+
     name: str
     queue: str
     args: Raw = EMPTY_ARGS
     kwargs: Raw | UnsetType = UNSET
     timeout_seconds: float | None = None
     retry: RetryPolicy | None = None
+    expires_at: datetime | None = None
+    queue_timeout_seconds: float | None = None
+    heartbeat_timeout_seconds: float | None = None
 
 
 class ActivityCancelled(Event, frozen=True):
@@ -133,35 +259,156 @@ class SignalAwaited(Event, frozen=True):
     deadline: datetime | None = None
 
 
-class WaitCancelled(Event, frozen=True):
+class ConditionAwaited(Event, frozen=True):
+    """The code waits until something about its own state is true; `what` names where it says so, for people."""
+
+    what: str
+    deadline: datetime | None = None
+
+
+class ConditionMet(Event, frozen=True):
     ref: int
+
+
+class WaitCancelled(Event, frozen=True):
+    """The code no longer waits for what event `ref` stands for."""
+
+    ref: int
+
+
+class SignalUnreadable(Event, frozen=True):
+    """A received signal did not fit the type that the code declares for it, and was put aside."""
+
+    name: str
+    signal_id: str
+    reason: str
+
+
+class ChildStarted(Event, frozen=True):
+    workflow: str
+    workflow_id: str
+    args: Raw = EMPTY_ARGS
+    kwargs: Raw | UnsetType = UNSET
+    version: int | None = None
+    timeout_seconds: float | None = None
+    on_parent_close: OnParentClose = "terminate"
+
+
+class ChildCancelled(Event, frozen=True):
+    """The code no longer waits for the child, which is cancelled, terminated or left alone."""
+
+    ref: int
+    workflow_id: str
+    how: OnParentClose = "cancel"
+
+
+class SignalSent(Event, frozen=True):
+    """A signal to another run."""
+
+    workflow_id: str
+    name: str
+    value: Raw
+    signal_id: str
+
+
+class CancelSent(Event, frozen=True):
+    """A request to another run to end."""
+
+    workflow_id: str
+    reason: str = ""
+
+
+class CallbackCreated(Event, frozen=True):
+    """Whoever has the `token` may complete this once, at `url` for example, and before its `deadline`."""
+
+    token: str
+    url: str
+    deadline: datetime | None = None
+    heartbeat_timeout_seconds: float | None = None
+
+
+class UpdateCompleted(Event, frozen=True):
+    ref: int
+    update_id: str
+    value: Raw
+
+
+class UpdateFailed(Event, frozen=True):
+    ref: int
+    update_id: str
+    error: ErrorInfo
 
 
 class StatusSet(Event, frozen=True):
     text: str
 
 
-class Completed(Event, frozen=True):
+class MilestoneReached(Event, frozen=True):
+    text: str
+
+
+class AttributesSet(Event, frozen=True):
+    """Attributes that have changed; null: it is gone."""
+
+    values: dict[str, AttributeValue | None]
+
+
+class PatchMarked(Event, frozen=True):
+    """From here on the run takes the way that the code names by `id`."""
+
+    id: str
+
+
+class SideEffectRecorded(Event, frozen=True):
     value: Raw
+
+
+class Completed(Event, frozen=True):
+    """`unread` counts, by name, the signals that the code never received; also below."""
+
+    value: Raw
+    unread: dict[str, int] = {}
 
 
 class Failed(Event, frozen=True):
     error: ErrorInfo
+    unread: dict[str, int] = {}
 
 
 class Cancelled(Event, frozen=True):
     reason: str = ""
+    unread: dict[str, int] = {}
+
+
+class Continued(Event, frozen=True):
+    """The next run of the id goes on with the work: with new arguments, or again after the `error`, at `retry_at`."""
+
+    workflow: str
+    args: Raw = EMPTY_ARGS
+    kwargs: Raw | UnsetType = UNSET
+    version: int | None = None
+    error: ErrorInfo | None = None
+    retry_at: datetime | None = None
 
 
 InputEvent = (
     Started
+    | ActivityStarted
+    | ActivityReleased
     | ActivityCompleted
     | ActivityFailed
     | ActivityRetried
     | TimerFired
     | SignalReceived
+    | ChildCompleted
+    | ChildFailed
+    | RequestAnswered
+    | CallbackCompleted
+    | CallbackFailed
+    | UpdateRequested
     | CancelRequested
     | Terminated
+    | TimedOut
 )
 CommandEvent = (
     ActivityScheduled
@@ -169,24 +416,30 @@ CommandEvent = (
     | TimerStarted
     | TimerCancelled
     | SignalAwaited
+    | ConditionAwaited
+    | ConditionMet
     | WaitCancelled
+    | SignalUnreadable
+    | ChildStarted
+    | ChildCancelled
+    | SignalSent
+    | CancelSent
+    | CallbackCreated
+    | UpdateCompleted
+    | UpdateFailed
     | StatusSet
+    | MilestoneReached
+    | AttributesSet
+    | PatchMarked
+    | SideEffectRecorded
     | Completed
     | Failed
     | Cancelled
+    | Continued
 )
 AnyEvent = InputEvent | CommandEvent
 
-INPUT_TYPES: tuple[type[Event], ...] = (
-    Started,
-    ActivityCompleted,
-    ActivityFailed,
-    ActivityRetried,
-    TimerFired,
-    SignalReceived,
-    CancelRequested,
-    Terminated,
-)
+INPUT_TYPES: tuple[type[Event], ...] = get_args(InputEvent)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[list[AnyEvent]] = msgspec.json.Decoder(list[AnyEvent])

@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
-from everstep_schemas.events import EMPTY_ARGS
+from everstep_schemas.events import EMPTY_ARGS, AttributeValue
 
 OnDuplicate = Literal["reject", "return_existing", "terminate_existing", "allow_closed"]
 NULL = Raw(b"null")
@@ -23,10 +23,22 @@ class Submission(
 ):
     """What a client may ask of the orchestrator over the submissions topic."""
 
+
+class ToRun(Submission, frozen=True, kw_only=True):
+    """A submission about a run of `workflow_id`."""
+
     workflow_id: str
 
 
-class Start(Submission, frozen=True, tag="start"):
+class FirstSignal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A signal that comes with a start; without a `signal_id` the start's identity gives it one."""
+
+    name: str
+    value: Raw = NULL
+    signal_id: str | None = None
+
+
+class Start(ToRun, frozen=True, tag="start"):
     """Starts a run of `workflow` under an id that no other run has.
 
     The same `submission_id` starts one run however often it is sent; without one the record's position in the topic
@@ -34,6 +46,9 @@ class Start(Submission, frozen=True, tag="start"):
     answer with that run (`return_existing`), or start the next one, after ending an open one (`terminate_existing`) or
     only if none is open (`allow_closed`). `args` are the positional arguments, `kwargs` the named ones. Without a
     `version` the newest runs.
+
+    The code begins at `start_at`, or at once, and may run for `timeout_seconds`. `attributes` can be searched for, the
+    `memo` is only kept. The signal in `with_signal` reaches the run that answers the start, whether new or open before.
     """
 
     workflow: str
@@ -42,9 +57,14 @@ class Start(Submission, frozen=True, tag="start"):
     version: int | None = None
     on_duplicate: OnDuplicate = "reject"
     submission_id: str | None = None
+    attributes: dict[str, AttributeValue] = {}
+    memo: dict[str, Raw] = {}
+    start_at: datetime | None = None
+    timeout_seconds: float | None = None
+    with_signal: FirstSignal | None = None
 
 
-class Signal(Submission, frozen=True, tag="signal"):
+class Signal(ToRun, frozen=True, tag="signal"):
     """Gives the open run of the id one `value` under a `name`.
 
     A run applies a `signal_id` once however often it is sent; without one the record's position in the topic
@@ -56,26 +76,110 @@ class Signal(Submission, frozen=True, tag="signal"):
     signal_id: str | None = None
 
 
-class Cancel(Submission, frozen=True, tag="cancel"):
+class Update(ToRun, frozen=True, tag="update"):
+    """Asks the open run of the id to do something and to answer; the `value` is validated by the run's code first.
+
+    The answer is a lifecycle record with the `update_id` as its `submission_id`: completed, failed or rejected. A run
+    does what one `update_id` asks for once, and answers the same again however often it is sent; without one the
+    record's position in the topic identifies the update.
+    """
+
+    name: str
+    value: Raw = NULL
+    update_id: str | None = None
+
+
+class Cancel(ToRun, frozen=True, tag="cancel"):
     """Asks the open run of the id to end: its code sees a cancellation and may clean up first."""
 
     reason: str = ""
 
 
-class Terminate(Submission, frozen=True, tag="terminate"):
+class Terminate(ToRun, frozen=True, tag="terminate"):
     """Ends the open run of the id at once, without running its code."""
 
     reason: str = ""
 
 
-AnySubmission = Start | Signal | Cancel | Terminate
+class CompleteCallback(Submission, frozen=True, tag="complete_callback"):
+    """Gives the callback with this `token` its `value`. It counts once; a second completion is rejected.
+
+    The same `submission_id` is applied once however often it is sent; without one the record's position in the topic
+    identifies the submission.
+    """
+
+    token: str
+    value: Raw = NULL
+    submission_id: str | None = None
+
+
+class CallbackProblem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Why a callback failed."""
+
+    message: str
+    type: str = "CallbackFailed"
+
+
+class FailCallback(Submission, frozen=True, tag="fail_callback"):
+    """Fails the callback with this `token`: its run sees the `error`. Counts as a completion does."""
+
+    token: str
+    error: CallbackProblem
+    submission_id: str | None = None
+
+
+class HeartbeatCallback(Submission, frozen=True, tag="heartbeat_callback"):
+    """Says that whoever has the `token` still works on it. Not answered."""
+
+    token: str
+    details: Raw = NULL
+
+
+RunSubmission = Start | Signal | Update | Cancel | Terminate
+CallbackSubmission = CompleteCallback | FailCallback | HeartbeatCallback
+AnySubmission = Start | Signal | Update | Cancel | Terminate | CompleteCallback | FailCallback | HeartbeatCallback
 
 # ---- inbox: internal
 
 
-class ActivityCompleted(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="activity_completed"
-):
+class Inbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    """What workers, orchestrators and runs say to a run. `workflow_id` is the receiver's."""
+
+
+class ActivityStarted(Inbox, frozen=True, tag="activity_started"):
+    """A worker checks an attempt out: for `lease_seconds`, and as long as it renews them, nobody else is to run it.
+
+    All ids and the `token` are the command's; once Kafka has this, the command's offset may pass.
+    """
+
+    workflow_id: str
+    run: int
+    seq: int
+    attempt: int
+    token: str
+    lease_seconds: float
+    worker: str | None = None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The attempt with the `token` has said how far it is; `details` go to the next attempt if this one fails."""
+
+    token: str
+    details: Raw = NULL
+
+
+class ActivitiesRenewed(Inbox, frozen=True, tag="activities_renewed"):
+    """A worker still runs the attempts with these `tokens`, all of runs of the partition that this is sent to.
+
+    `heartbeats` are those that their code has made since the last time.
+    """
+
+    tokens: tuple[str, ...]
+    heartbeats: tuple[Heartbeat, ...] = ()
+    worker: str | None = None
+
+
+class ActivityCompleted(Inbox, frozen=True, tag="activity_completed"):
     """The result of an attempt. All ids and the `token` are the command's; `worker` names who answers, for people.
 
     The first answer of an attempt counts; later ones are ignored, and so is one that nobody waits for any more.
@@ -90,12 +194,11 @@ class ActivityCompleted(
     worker: str | None = None
 
 
-class ActivityFailed(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="activity_failed"
-):
+class ActivityFailed(Inbox, frozen=True, tag="activity_failed"):
     """Why an attempt failed; ids, `token` and `worker` as in a completed one.
 
-    Another attempt follows if the error is `retryable` and the activity's retry policy allows one.
+    Another attempt follows if the error is `retryable` and the activity's retry policy allows one; it is given the
+    `details` of the last heartbeat.
     """
 
     workflow_id: str
@@ -105,23 +208,123 @@ class ActivityFailed(
     token: str
     error: ErrorInfo
     worker: str | None = None
+    details: Raw | UnsetType = UNSET
 
 
-class Forwarded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="forwarded"):
-    """A submission that some partitioner had put elsewhere. `source` is the identity it had there."""
+class Forwarded(Inbox, frozen=True, kw_only=True, tag="forwarded"):
+    """A submission that some partitioner had put elsewhere, or that a run makes. `source` is its identity.
 
-    workflow_id: str
+    A run that makes one is told at `reply_to` whether it reached the other.
+    """
+
+    workflow_id: str = ""
     source: str
     submission: Raw
     traceparent: str | None = None
+    reply_to: events.Parent | None = None
 
 
-InboxMessage = ActivityCompleted | ActivityFailed | Forwarded
-ActivityResult = ActivityCompleted | ActivityFailed
+class ChildStart(Inbox, frozen=True, tag="child_start"):
+    """Starts a run of `workflow` under `workflow_id` for its `parent`, whose token is the identity of the start."""
+
+    workflow_id: str
+    parent: events.Parent
+    workflow: str
+    args: Raw = EMPTY_ARGS
+    kwargs: Raw | UnsetType = UNSET
+    version: int | None = None
+    timeout_seconds: float | None = None
+
+
+class ChildEnd(Inbox, frozen=True, tag="child_end"):
+    """Asks the run that was started for the parent with this `token` to end: it is cancelled or terminated."""
+
+    workflow_id: str
+    token: str
+    how: Literal["cancel", "terminate"]
+    reason: str = ""
+
+
+class ChildCompleted(Inbox, frozen=True, tag="child_completed"):
+    """A child returned `value`. The ids and the `token` are the parent's; `child_run` is the number of its run."""
+
+    workflow_id: str
+    run: int
+    seq: int
+    token: str
+    value: Raw = NULL
+    child_run: int = 1
+
+
+class ChildFailed(Inbox, frozen=True, tag="child_failed"):
+    """A child ended without a result, or was never started (`rejected`); ids as in a completed one."""
+
+    workflow_id: str
+    run: int
+    seq: int
+    token: str
+    status: events.EndedStatus
+    error: ErrorInfo | None = None
+    reason: str = ""
+    child_run: int = 0
+
+
+class RequestAnswered(Inbox, frozen=True, tag="request_answered"):
+    """What a run sent to another one has reached it, or could not for the `error` given. The ids are the sender's."""
+
+    workflow_id: str
+    run: int
+    seq: int
+    token: str
+    error: ErrorInfo | None = None
+
+
+# The `ce_type` of each.
+INBOX_TYPES: dict[type[Inbox], str] = {
+    ActivityStarted: "everstep.activity.started",
+    ActivitiesRenewed: "everstep.activities.renewed",
+    ActivityCompleted: "everstep.activity.completed",
+    ActivityFailed: "everstep.activity.failed",
+    Forwarded: "everstep.inbox.forwarded",
+    ChildStart: "everstep.child.start",
+    ChildEnd: "everstep.child.end",
+    ChildCompleted: "everstep.child.completed",
+    ChildFailed: "everstep.child.failed",
+    RequestAnswered: "everstep.request.answered",
+}
+
+ActivityResult = ActivityStarted | ActivityCompleted | ActivityFailed
+RunResult = ChildCompleted | ChildFailed | RequestAnswered
+InboxMessage = (
+    ActivityStarted
+    | ActivitiesRenewed
+    | ActivityCompleted
+    | ActivityFailed
+    | Forwarded
+    | ChildStart
+    | ChildEnd
+    | ChildCompleted
+    | ChildFailed
+    | RequestAnswered
+)
 
 # ---- what a run that cannot run now is owed: a start, answers, and requests whose ids are filled in
 
-ParkedInput = events.Started | ActivityCompleted | ActivityFailed | Signal | Cancel | Terminate
+ParkedInput = (
+    events.Started
+    | ActivityStarted
+    | ActivityCompleted
+    | ActivityFailed
+    | ChildCompleted
+    | ChildFailed
+    | RequestAnswered
+    | Signal
+    | Update
+    | Cancel
+    | Terminate
+    | CompleteCallback
+    | FailCallback
+)
 
 # ---- commands
 
@@ -138,7 +341,10 @@ class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     `idempotency_key` is the same for all attempts of one activity and never the same for two: it goes to the systems
     that the activity changes. `timeout_seconds` bounds the attempt from its first line on; without it the activity's
-    own timeout does. After the `deadline` it is not to be started.
+    own timeout does. After the `deadline` of all attempts, or after `start_by`, it is not to be started.
+
+    An attempt that says nothing of its progress for `heartbeat_timeout_seconds` has failed. `heartbeat` is what an
+    attempt before this one said last.
     """
 
     workflow_id: str
@@ -154,6 +360,9 @@ class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     kwargs: Raw | UnsetType = UNSET
     timeout_seconds: float | None = None
     deadline: datetime | None = None
+    start_by: datetime | None = None
+    heartbeat_timeout_seconds: float | None = None
+    heartbeat: Raw | UnsetType = UNSET
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +399,9 @@ class Lifecycle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     activity: str | None = None
     attempt: int | None = None
     retry_at: datetime | None = None
+    name: str | None = None
+    unread: dict[str, int] = {}
+    parent: events.Parent | None = None
 
 
 class LifecycleType:
@@ -200,11 +412,19 @@ class LifecycleType:
     FAILED = "everstep.run.failed"
     CANCELLED = "everstep.run.cancelled"
     TERMINATED = "everstep.run.terminated"
+    TIMED_OUT = "everstep.run.timed_out"
+    CONTINUED = "everstep.run.continued"
     STALLED = "everstep.run.stalled"
     HELD = "everstep.run.held"
     RESUMED = "everstep.run.resumed"
     STATUS_CHANGED = "everstep.run.status_changed"
+    MILESTONE = "everstep.run.milestone"
     ACTIVITY_FAILED = "everstep.activity.failed"
+    SIGNAL_UNREADABLE = "everstep.signal.unreadable"
+    UPDATE_COMPLETED = "everstep.update.completed"
+    UPDATE_FAILED = "everstep.update.failed"
+    CALLBACK_COMPLETED = "everstep.callback.completed"
+    CALLBACK_FAILED = "everstep.callback.failed"
     SUBMISSION_REJECTED = "everstep.submission.rejected"
 
 

@@ -9,13 +9,17 @@ import msgspec
 from everstep_schemas.documents.lifecycle import KINDS
 from everstep_schemas.documents.structs import Schema, Structs
 from everstep_schemas.wire import (
+    ActivitiesRenewed,
     ActivityCommand,
     ActivityResult,
     AnySubmission,
     Control,
-    Forwarded,
+    InboxMessage,
     Lifecycle,
 )
+
+WORKERS = (*get_args(ActivityResult), ActivitiesRenewed)
+INTERNAL = tuple(member for member in get_args(InboxMessage) if member not in WORKERS)
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -25,8 +29,8 @@ def documents() -> dict[str, Schema]:
     return {
         "submission": _document("What a record of the submissions topic may hold.", *get_args(AnySubmission)),
         "activity_command": _document("What a worker is asked to do.", ActivityCommand),
-        "activity_result": _document("What a worker answers.", *get_args(ActivityResult)),
-        "forwarded": _document("Internal: what orchestrators hand to each other.", Forwarded),
+        "activity_result": _document("What a worker says of what it executes.", *WORKERS),
+        "inbox": _document("Internal: what orchestrators and runs say to each other.", *INTERNAL),
         "control": _document("What all workers are told.", Control),
         "lifecycle": _lifecycle(),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
+import msgspec
+
 from everstep_schemas import cloudevents, wire
 from everstep_schemas.documents.lifecycle import KINDS
 from everstep_schemas.documents.structs import Schema, Structs
@@ -18,25 +20,47 @@ _TRACEPARENT = {"type": "string", "description": "W3C Trace Context."}
 
 def messages(structs: Structs) -> dict[str, Schema]:
     """Every message by name; the structs of the bodies are collected in `structs`."""
-    completed, failed, forwarded = (structs.refer(member) for member in get_args(wire.InboxMessage))
     command, control = structs.refer(wire.ActivityCommand), structs.refer(wire.Control)
     return {
         **_submissions(structs),
         "activity_command": _sent("One attempt to execute.", command, "everstep.activity.command") | _TOKEN,
-        "activity_completed": _sent("An attempt's result.", completed, "everstep.activity.completed", _BY_ID) | _TOKEN,
-        "activity_failed": _sent("An attempt's error.", failed, "everstep.activity.failed", _BY_ID) | _TOKEN,
-        "forwarded": _sent("A submission in another partition.", forwarded, "everstep.inbox.forwarded", _BY_ID),
+        **{_tag(member): _inbox(structs, member) for member in get_args(wire.InboxMessage)},
         "control": _sent("An attempt that nobody waits for.", control, "everstep.activity.cancel"),
         **_facts(structs),
         "dead_letter": _dead_letter(),
     }
 
 
+def _tag(member: type[msgspec.Struct]) -> str:
+    return str(member.__struct_config__.tag)
+
+
+def _inbox(structs: Structs, member: type[msgspec.Struct]) -> Schema:
+    """A message to a run; those about one attempt, child or request carry its token."""
+    key = _BY_ID if "workflow_id" in member.__struct_fields__ else None
+    message = _sent(_INBOX[member], structs.refer(member), wire.INBOX_TYPES[member], key)
+    return message | (_TOKEN if "token" in member.__struct_fields__ else {})
+
+
+_INBOX: dict[type[msgspec.Struct], str] = {
+    wire.ActivityStarted: "A worker checks an attempt out.",
+    wire.ActivitiesRenewed: "A worker still runs these attempts.",
+    wire.ActivityCompleted: "An attempt's result.",
+    wire.ActivityFailed: "An attempt's error.",
+    wire.Forwarded: "A submission in another partition, or of a run.",
+    wire.ChildStart: "A run starts another as its child.",
+    wire.ChildEnd: "A run no longer wants its child to go on.",
+    wire.ChildCompleted: "A child's result, for its parent.",
+    wire.ChildFailed: "Why a child has no result, for its parent.",
+    wire.RequestAnswered: "Whether what a run sent to another one reached it.",
+}
+
+
 def _submissions(structs: Structs) -> dict[str, Schema]:
     references = {member.__struct_config__.tag: structs.refer(member) for member in get_args(wire.AnySubmission)}
     plain = {
         str(kind): {
-            "summary": f"Plain JSON, or a CloudEvent in binary mode, that asks to {kind}.",
+            "summary": f"Plain JSON, or a CloudEvent in binary mode, that asks to {str(kind).replace('_', ' a ')}.",
             "contentType": JSON,
             "headers": {
                 "type": "object",

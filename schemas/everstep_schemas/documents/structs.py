@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect as types
 
 from everstep_schemas.names import MAX_NAME_BYTES
-from everstep_schemas.wire import Submission
+from everstep_schemas.wire import FirstSignal, Submission
 
 Schema = dict[str, Any]
 
@@ -25,6 +25,7 @@ _NARROWER_IN_SUBMISSIONS: Schema = {
     "name": _NAME,
     "submission_id": _NAME,
     "signal_id": _NAME,
+    "update_id": _NAME,
     "version": {"minimum": 1, "maximum": (1 << 31) - 1},
 }
 
@@ -50,6 +51,10 @@ class Structs:
                 return {"enum": list(info.values)}
             case types.RawType():
                 return {}
+            case types.ListType() | types.VarTupleType():
+                return {"type": "array", "items": self._of(info.item_type)}
+            case types.DictType():
+                return {"type": "object", "additionalProperties": self._of(info.value_type)}
             case types.DateTimeType():
                 return {"type": "string", "format": "date-time"}
         return {"type": _SIMPLE[type(info)]}
@@ -73,10 +78,11 @@ class Structs:
         return schema | ({"additionalProperties": False} if info.forbid_unknown_fields else {})
 
     def _field(self, struct: type, field: types.Field) -> Schema:
-        narrower = _NARROWER | (_NARROWER_IN_SUBMISSIONS if issubclass(struct, Submission) else {})
+        narrower = _NARROWER | (_NARROWER_IN_SUBMISSIONS if issubclass(struct, Submission | FirstSignal) else {})
         schema: Schema = self._of(field.type) | narrower.get(field.encode_name, {})
-        if field.default not in (msgspec.NODEFAULT, None):
-            schema["default"] = msgspec.json.decode(msgspec.json.encode(field.default))
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if default not in (msgspec.NODEFAULT, None):
+            schema["default"] = msgspec.json.decode(msgspec.json.encode(default))
         return schema
 
 

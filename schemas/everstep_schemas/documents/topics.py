@@ -8,14 +8,15 @@ from typing import Literal, get_args
 
 from everstep_schemas.documents.lifecycle import KINDS
 from everstep_schemas.names import Topics
-from everstep_schemas.wire import ActivityResult, AnySubmission
+from everstep_schemas.wire import ActivitiesRenewed, ActivityResult, AnySubmission, InboxMessage
 
 TOPICS = Topics()
 _HOUR_MS = 3600 * 1000
 _UNTIL_CONSUMED = "Records stay until they are consumed, and then for EVERSTEP_INPUT_RETENTION (24 h)."
 
 SUBMISSIONS = [str(member.__struct_config__.tag) for member in get_args(AnySubmission)]
-ANSWERS = [str(member.__struct_config__.tag) for member in get_args(ActivityResult)]
+ANSWERS = [str(member.__struct_config__.tag) for member in (*get_args(ActivityResult), ActivitiesRenewed)]
+INBOX = [str(member.__struct_config__.tag) for member in get_args(InboxMessage)]
 FACTS = [kind.type for kind in KINDS]
 
 
@@ -52,9 +53,9 @@ CHANNELS = {
     ),
     "inbox": Topic(
         TOPICS.inbox,
-        "What belongs to a run: workers' answers, in the partition that the command names, and submissions that"
-        f" orchestrators hand to each other. {_UNTIL_CONSUMED}",
-        [*ANSWERS, "forwarded"],
+        "What belongs to a run: workers' answers, in the partition that the command names, what runs say to each"
+        f" other, and submissions that orchestrators hand to each other. {_UNTIL_CONSUMED}",
+        INBOX,
     ),
     "activities": Topic(
         TOPICS.activities("{queue}"),
@@ -97,6 +98,13 @@ OPERATIONS = {
     "apply_submissions": Operation("orchestrator", "receive", "submissions", "Applies each to its run."),
     "apply_inbox": Operation("orchestrator", "receive", "inbox", "Applies each to its run."),
     "hand_on": Operation("orchestrator", "send", "inbox", "Hands a submission to its run's owner.", ["forwarded"]),
+    "relate": Operation(
+        "orchestrator",
+        "send",
+        "inbox",
+        "Passes on what parents and children say to each other.",
+        ["child_start", "child_end", "child_completed", "child_failed", "request_answered"],
+    ),
     "command": Operation("orchestrator", "send", "activities", "Has an attempt executed."),
     "call_off": Operation("orchestrator", "send", "control", "Calls off an attempt."),
     "announce": Operation("orchestrator", "send", "lifecycle", "Announces what is committed."),
