@@ -60,7 +60,7 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inheritance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a run takes over from the run before it: the ids of what that had applied lately, and what it left unread."""
+    """What a run takes over from the one before: the ids of what that had applied lately, and what it left unread."""
 
     unread: tuple[Unread, ...] = ()
     signal_ids: tuple[str, ...] = ()

@@ -6,21 +6,33 @@ What authors of workflows import. Everything else is either in a submodule that 
 from typing import TYPE_CHECKING, Any
 
 from everstep import activity
+from everstep._core.attributes import AttributeValue
+from everstep._core.callbacks import Callback
+from everstep._core.children import ChildHandle
 from everstep._core.handles import Handle
+from everstep._core.signals import UnreadableSignal
+from everstep._fanout import Failures, MapHandle, MapItem, MapProgress, MapResult
+from everstep._saga import Saga
 from everstep.activity import ActivityInfo
 from everstep.app import App
 from everstep.client import Client, Run
-from everstep.context import Context, Log, RunInfo, SignalStream
-from everstep.definitions import Activity, AsyncActivity, RunOf, SyncActivity, Workflow
+from everstep.context import Context, External, Log, RunInfo, SignalStream
+from everstep.definitions import Activity, AsyncActivity, SyncActivity
 from everstep.durations import Duration, days, hours, minutes, seconds
 from everstep.errors import (
     ActivityError,
     ActivityTimeout,
+    CallbackClosed,
+    CallbackError,
+    ChildError,
+    CompensationError,
     EverstepError,
+    MapError,
     NondeterminismError,
     NonRetryable,
     NotReachable,
     PayloadError,
+    QueryError,
     RegistrationError,
     Rejected,
     RemoteError,
@@ -32,12 +44,18 @@ from everstep.errors import (
     RunFailed,
     RunNotFound,
     RunTerminated,
+    RunTimedOut,
+    UpdateFailed,
+    UpdateRejected,
     WaitTimeout,
+    WorkerLost,
 )
 from everstep.providers import Provider, provided
+from everstep.queries import Query, Update
 from everstep.retry import Backoff, Retry
 from everstep.settings import Settings, SettingsError
 from everstep.signals import Signal
+from everstep.workflows import Workflow
 
 if TYPE_CHECKING:
     from everstep.reads import HistoryEvent, RunDescription, RunSummary
@@ -49,19 +67,35 @@ __all__ = [
     "ActivityTimeout",
     "App",
     "AsyncActivity",
+    "AttributeValue",
     "Backoff",
+    "Callback",
+    "CallbackClosed",
+    "CallbackError",
+    "ChildError",
+    "ChildHandle",
     "Client",
+    "CompensationError",
     "Context",
     "Duration",
     "EverstepError",
+    "External",
+    "Failures",
     "Handle",
     "HistoryEvent",
     "Log",
+    "MapError",
+    "MapHandle",
+    "MapItem",
+    "MapProgress",
+    "MapResult",
     "NonRetryable",
     "NondeterminismError",
     "NotReachable",
     "PayloadError",
     "Provider",
+    "Query",
+    "QueryError",
     "RegistrationError",
     "Rejected",
     "RemoteError",
@@ -76,15 +110,21 @@ __all__ = [
     "RunFailed",
     "RunInfo",
     "RunNotFound",
-    "RunOf",
     "RunSummary",
     "RunTerminated",
+    "RunTimedOut",
+    "Saga",
     "Settings",
     "SettingsError",
     "Signal",
     "SignalStream",
     "SyncActivity",
+    "UnreadableSignal",
+    "Update",
+    "UpdateFailed",
+    "UpdateRejected",
     "WaitTimeout",
+    "WorkerLost",
     "Workflow",
     "activity",
     "days",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_args, get_type_hints
 
 from everstep._core.payloads import codec_for
+from everstep._options import why_bad_time
 from everstep.errors import RegistrationError, declared_name, why_not_declarable
 from everstep.providers import Provided, Provider
+from everstep.retry import Retry
+from everstep_schemas.events import OnParentClose
 from everstep_schemas.names import why_bad_name
 
 
@@ -51,6 +54,41 @@ def context_parameter(fn: Callable[..., Any], owner: str) -> str:
 def check_version(version: object, owner: str) -> None:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise RegistrationError(f"{owner}: version is {version!r}; versions are whole numbers from 1 on")
+
+
+def check_workflow(timeout: object, retry: object, owner: str) -> None:
+    """What holds for each run of a workflow."""
+    if timeout is not None and (problem := why_bad_time("timeout", timeout)):
+        raise RegistrationError(f"{owner}: {problem}")
+    if retry is not None and not isinstance(retry, Retry):
+        raise RegistrationError(f"{owner}: retry is `Retry(max_attempts=3)` or the like, not {retry!r}")
+
+
+def check_child(id: object, version: object, on_parent_close: object, timeout: object, owner: str) -> None:
+    """What is said of one child."""
+    if id is not None and (problem := why_bad_name(id) if isinstance(id, str) else "is no text"):
+        raise RegistrationError(f"{owner}: the id {str(id)[:100]!r} {problem}")
+    if version is not None:
+        check_version(version, owner)
+    if on_parent_close not in get_args(OnParentClose):
+        allowed = ", ".join(map(repr, get_args(OnParentClose)))
+        raise RegistrationError(f"{owner}: on_parent_close is one of {allowed}, not {on_parent_close!r}")
+    if timeout is not None and (problem := why_bad_time("timeout", timeout)):
+        raise RegistrationError(f"{owner}: {problem}")
+
+
+def check_executor(executor: object, is_async: bool, providers: Mapping[str, object], owner: str) -> str:
+    """Where an activity runs: a coroutine on the loop, a plain function in a thread or a process."""
+    if executor not in ("auto", "thread", "process"):
+        raise RegistrationError(f"{owner}: executor is 'auto', 'thread' or 'process', not {executor!r}")
+    if executor != "auto" and is_async:
+        raise RegistrationError(f"{owner}: executor={executor!r} is for plain functions; leave it out or the `async`")
+    if executor == "process" and providers:
+        raise RegistrationError(
+            f"{owner}: {next(iter(providers))!r} is provided in the worker's own process and cannot go into another; "
+            "open what is needed within the function"
+        )
+    return str(executor)
 
 
 def providers_of(fn: Callable[..., Any], owner: str) -> dict[str, Provider[Any]]:

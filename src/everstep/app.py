@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from everstep._options import BUILT_IN, Options
-from everstep.definitions import Activity, AsyncActivity, SyncActivity, Workflow
+from everstep.definitions import Activity, AsyncActivity, Executor, SyncActivity
 from everstep.errors import EverstepError, RegistrationError
 from everstep.providers import Provider
 from everstep.retry import Retry
+from everstep.workflows import Workflow
 from everstep_schemas.names import why_bad_name
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class App:
 
     @property
     def activities(self) -> Mapping[str, Activity[..., Any]]:
-        """All activities by name, those of included apps among them."""
+        """All activities by name, those of included apps and those whose code is elsewhere among them."""
         return MappingProxyType(self._activities)
 
     # ---- registering
@@ -80,12 +81,32 @@ class App:
     @overload
     def workflow(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
     @overload
-    def workflow(self, *, name: str | None = None, version: int = 1) -> _WorkflowDecorator: ...
-    def workflow(self, *fns: Any, name: str | None = None, version: int = 1) -> Any:
-        """Registers an `async def` with `ctx: Context` as its first parameter. New runs take the highest `version`."""
+    def workflow(
+        self,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        timeout: timedelta | None = None,
+        retry: Retry | None = None,
+    ) -> _WorkflowDecorator: ...
+    def workflow(
+        self,
+        *fns: Any,
+        name: str | None = None,
+        version: int = 1,
+        timeout: timedelta | None = None,
+        retry: Retry | None = None,
+    ) -> Any:
+        """Registers an `async def` with `ctx: Context` as its first parameter. New runs take the highest `version`.
+
+        A run that takes longer than `timeout` is closed as timed out. One that fails is begun anew as `retry` says,
+        which without it is never; `timeout` holds for all these attempts together.
+        """
 
         def register(fn: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow[..., Any]:
-            workflow: Workflow[..., Any] = Workflow(fn, name=_name(fn, name), version=version, options=self._options)
+            workflow: Workflow[..., Any] = Workflow(
+                fn, name=_name(fn, name), version=version, options=self._options, timeout=timeout, retry=retry
+            )
             self._add_workflow(workflow)
             return workflow
 
@@ -106,30 +127,62 @@ class App:
         retry: Retry | None = None,
         raises: Iterable[type[Exception]] = (),
         timeout: timedelta | None = None,
+        total_timeout: timedelta | None = None,
+        queue_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        executor: Executor = "auto",
     ) -> _ActivityDecorator: ...
     def activity(
         self,
         *fns: Any,
         name: str | None = None,
-        queue: str | None = None,
-        retry: Retry | None = None,
         raises: Iterable[type[Exception]] = (),
-        timeout: timedelta | None = None,
+        executor: Executor = "auto",
+        **given: Any,
     ) -> Any:
         """Registers a function with effects, `async` or not, which workers run.
 
         `raises` names the errors that belong to the business: they reach the workflow as themselves and are not tried
-        again. `timeout` limits one attempt. What is not given is the app's.
+        again. `timeout` limits one attempt, `total_timeout` all of them with the pauses between, `queue_timeout` the
+        wait of each for a worker; an attempt that calls no `activity.heartbeat()` for `heartbeat_timeout` has failed.
+        What is not given is the app's. `executor="process"` runs a plain function in a process of its own, for work
+        that keeps a processor busy.
         """
 
         def register(fn: Callable[..., Any]) -> Activity[..., Any]:
-            kind = AsyncActivity if inspect.iscoroutinefunction(fn) else SyncActivity
-            options = self._options.with_given(queue=queue, retry=retry, timeout=timeout)
-            activity: Activity[..., Any] = kind(fn, name=_name(fn, name), options=options, raises=raises)
+            activity = self._activity(fn, name, given, raises=raises, executor=executor)
             self._add_activity(activity)
             return activity
 
         return register(*fns) if fns else register
+
+    def remote(
+        self,
+        *,
+        name: str | None = None,
+        queue: str,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        raises: Iterable[type[Exception]] = (),
+    ) -> _ActivityDecorator:
+        """Declares an activity whose code is elsewhere, in another codebase or language, by its signature.
+
+        Workflows call it like one of their own; workers of this app do not run it.
+        """
+
+        def register(fn: Callable[..., Any]) -> Activity[..., Any]:
+            given = {"queue": queue, "retry": retry, "timeout": timeout}
+            activity = self._activity(fn, name, given, raises=raises, is_remote=True)
+            self._add_activity(activity)
+            return activity
+
+        return cast("_ActivityDecorator", register)
+
+    def _activity(
+        self, fn: Callable[..., Any], name: str | None, given: Mapping[str, Any], **more: Any
+    ) -> Activity[..., Any]:
+        kind = AsyncActivity if inspect.iscoroutinefunction(fn) else SyncActivity
+        return kind(fn, name=_name(fn, name), options=self._options.with_given(**given), **more)
 
     @overload
     def provide(self, opener: Callable[[], AsyncIterator[T]], /) -> Provider[T]: ...

@@ -20,11 +20,12 @@ from typing_extensions import TypeVarTuple, Unpack
 
 from everstep._client import transport
 from everstep._client.transport import Ended, Transport
+from everstep._core.children import ChildHandle
 from everstep._core.payloads import codec_for
-from everstep.definitions import RunOf, Workflow
 from everstep.errors import RunCancelled, RunError, RunFailed, RunTerminated
 from everstep.settings import Settings, SettingsError
 from everstep.signals import Signal
+from everstep.workflows import Workflow
 from everstep_schemas import wire
 from everstep_schemas.names import why_bad_name
 from everstep_schemas.wire import NULL, OnDuplicate
@@ -146,7 +147,7 @@ class Client:
     @overload
     async def start(
         self,
-        workflow: Callable[[Unpack[Ts]], RunOf[R]],
+        workflow: Callable[[Unpack[Ts]], ChildHandle[R]],
         /,
         *args: *Ts,
         id: str,

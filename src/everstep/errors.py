@@ -4,16 +4,26 @@
     ├── RegistrationError     a workflow or activity is declared wrongly: change the code where it says
     ├── PayloadError          a value does not fit its annotation, or cannot be JSON: `.path` says which
     ├── ActivityError         an activity failed for good: `.cause`, `.type`, `.attempts`, `.traceback`
-    │   └── ActivityTimeout   … because an attempt took too long: `.which`
+    │   ├── ActivityTimeout   … because it took too long: `.which`
+    │   └── WorkerLost        … because the workers that ran it were lost, one after the other
+    ├── ChildError            a child ended without a result: `.workflow_id`, `.cause`
+    ├── CallbackError         whoever had a callback's token said that it failed: `.type`
+    ├── MapError              more items of a map failed than it tolerates: `.result`, `.cause`
+    ├── CompensationError     what a saga had done could not all be undone: `.failures`, `.cause`
     ├── RemoteError           the cause of one of these, of a class that is not known here: `.type`
     ├── WaitTimeout           (also TimeoutError) a wait in a workflow reached its `timeout=`
     ├── NondeterminismError   replaying gave other commands than were recorded: the workflow's code has changed
     ├── RunError              a run ended without a result
     │   ├── RunFailed         … its code raised: `.type`, `.cause`
     │   ├── RunCancelled      … it was cancelled
-    │   └── RunTerminated     … it was terminated
+    │   ├── RunTerminated     … it was terminated
+    │   └── RunTimedOut       … it reached its timeout
     ├── RunAlreadyExists      the workflow id is taken: choose another, or say `on_duplicate=`
     ├── RunNotFound           no run has that workflow id
+    ├── QueryError            a run has no answer to a query: the message says why
+    ├── UpdateRejected        a run's code did not accept an update: nothing has happened
+    ├── UpdateFailed          a run accepted an update and could not carry it out: `.cause`
+    ├── CallbackClosed        a callback was completed before, or nobody waits for it any more
     ├── Rejected              what a client asked for is impossible: the message says why
     └── NotReachable          neither Kafka nor an orchestrator answers: nothing is known to have happened
     NonRetryable              raised by an activity: do not try again (subclass it freely)
@@ -32,11 +42,14 @@ import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Literal, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_type_hints
 
 import msgspec
 
 from everstep_schemas.errors import ErrorInfo
+
+if TYPE_CHECKING:
+    from everstep._fanout import MapResult
 
 Which = Literal["attempt", "total", "queue", "heartbeat"]
 
@@ -95,6 +108,61 @@ class ActivityTimeout(ActivityError):
     which: Which = "attempt"
 
 
+class WorkerLost(ActivityError):
+    """Several workers that ran an attempt were lost: it may be what ended them, so no further one tries."""
+
+
+class ChildError(EverstepError):
+    """A child run ended without a result. `cause` says how: a `RemoteError`, or a `RunError` such as `RunCancelled`."""
+
+    def __init__(self, message: str, *, workflow_id: str, cause: BaseException | None) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+        self.__cause__ = cause
+
+    @property
+    def cause(self) -> BaseException | None:
+        return self.__cause__
+
+
+class CallbackError(EverstepError):
+    """Whoever had the token of a callback said that it failed. `type` is their word for it."""
+
+    def __init__(self, message: str, *, type: str) -> None:
+        super().__init__(message)
+        self.type = type
+
+
+class MapError(EverstepError):
+    """More items of a map failed than it tolerates. `result` holds what became of each, `cause` is the last error."""
+
+    def __init__(self, message: str, result: MapResult[Any, Any], cause: BaseException) -> None:
+        super().__init__(message)
+        self.result = result
+        self.__cause__ = cause
+
+    @property
+    def cause(self) -> BaseException | None:
+        return self.__cause__
+
+
+class CompensationError(EverstepError):
+    """Steps of a saga failed to be undone: by hand, or by other code, somebody has to.
+
+    `failures` names each with its error; `cause` is what made the saga fail.
+    """
+
+    def __init__(self, failures: list[tuple[str, Exception]], cause: BaseException | None) -> None:
+        what = "; ".join(f"{name}: {error}" for name, error in failures)
+        super().__init__(f"{len(failures)} of the saga's compensations failed ({what})")
+        self.failures = failures
+        self.__cause__ = cause
+
+    @property
+    def cause(self) -> BaseException | None:
+        return self.__cause__
+
+
 class RemoteError(EverstepError):
     """An exception of another process. `type` names its class; `str()` gives that and the message."""
 
@@ -142,6 +210,35 @@ class RunCancelled(RunError):
 
 class RunTerminated(RunError):
     """The run was terminated: it ended without its code being asked."""
+
+
+class RunTimedOut(RunError):
+    """The run reached its timeout and was closed."""
+
+
+class QueryError(EverstepError):
+    """A run has no answer to a query: it knows none of that name, or its code could not answer."""
+
+
+class UpdateRejected(EverstepError):
+    """The run's code did not accept an update, for the reason in the message. Nothing has happened."""
+
+
+class UpdateFailed(EverstepError):
+    """A run accepted an update and could not carry it out. `cause` is the error, as a `RemoteError`."""
+
+    def __init__(self, message: str, *, error: ErrorInfo) -> None:
+        super().__init__(message)
+        self.type = error.type
+        self.__cause__ = exception_of(error)
+
+    @property
+    def cause(self) -> BaseException | None:
+        return self.__cause__
+
+
+class CallbackClosed(EverstepError):
+    """A callback was completed before, or nobody waits for it any more."""
 
 
 class RunAlreadyExists(EverstepError):
@@ -327,7 +424,7 @@ def activity_error(
         return exception_of(info, declared)
     cause = exception_of(info)
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    error = (ActivityTimeout if info.type == declared_name(ActivityTimeout) else ActivityError)(
+    error = _ACTIVITY_ERRORS.get(info.type, ActivityError)(
         f"activity {activity!r} failed after {tries}: {cause}",
         activity=activity,
         type=info.type,
@@ -338,6 +435,60 @@ def activity_error(
     if isinstance(error, ActivityTimeout):
         error.which = _which(info)
     return error
+
+
+_ACTIVITY_ERRORS: dict[str, type[ActivityError]] = {cls.__qualname__: cls for cls in (ActivityTimeout, WorkerLost)}
+
+
+def timed_out(which: Which, message: str, cause: ErrorInfo | None = None) -> ErrorInfo:
+    """A time of an activity ran out; the total and the wait for a worker are not tried again."""
+    return ErrorInfo(
+        type=declared_name(ActivityTimeout),
+        message=message,
+        cause=cause,
+        retryable=which in ("attempt", "heartbeat"),
+        fields=msgspec.Raw(_encoder.encode({"which": which})),
+    )
+
+
+def worker_lost(count: int) -> ErrorInfo:
+    """An attempt was checked out by so many workers that were lost with it."""
+    return ErrorInfo(
+        type=declared_name(WorkerLost),
+        message=f"{count} workers that ran this attempt were lost, and it is not given to another one: it may be what "
+        "ended them (memory, a native crash); the workers' logs and their supervisor say more",
+    )
+
+
+CALLBACK_FAILED = "CallbackFailed"
+
+
+def callback_error(info: ErrorInfo) -> CallbackError:
+    """What awaiting a callback that failed raises."""
+    return CallbackError(f"{info.type}: {info.message}", type=info.type)
+
+
+def child_error(workflow_id: str, run: int, status: str, info: ErrorInfo | None, reason: str) -> ChildError:
+    """What awaiting a child that ended without a result raises."""
+    cause: Exception
+    because = f": {reason}" if reason else ""
+    if status == "rejected" and info is not None and info.type == declared_name(RunAlreadyExists):
+        cause = RunAlreadyExists(info.message, workflow_id=workflow_id)
+    elif info is not None:
+        cause = exception_of(info)
+    else:
+        kind = {"cancelled": RunCancelled, "terminated": RunTerminated, "timed_out": RunTimedOut}.get(status, RunError)
+        words = status.replace("_", " ")
+        cause = kind(f"run {workflow_id!r} was {words}{because}", workflow_id=workflow_id, run=run)
+    how = "could not be started" if status == "rejected" else status.replace("_", " ")
+    return ChildError(f"child run {workflow_id!r} {how}: {cause}", workflow_id=workflow_id, cause=cause)
+
+
+def request_error(workflow_id: str, info: ErrorInfo) -> EverstepError:
+    """What awaiting a request to another run raises when it could not reach it."""
+    if info.type == declared_name(RunNotFound):
+        return RunNotFound(info.message, workflow_id=workflow_id)
+    return Rejected(info.message)
 
 
 def _which(info: ErrorInfo) -> Which:

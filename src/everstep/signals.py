@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from everstep._core.payloads import Codec, codec_for
 from everstep.errors import RegistrationError
@@ -11,25 +11,48 @@ from everstep_schemas.names import why_bad_name
 T = TypeVar("T")
 
 
-class Signal(Generic[T]):
-    """A message that runs receive under `name`, with one value: `shipped = Signal[Shipped]("shipped")`.
+class Declared:
+    """Something that is sent to runs under a name, with types in brackets; without them any JSON value fits."""
 
-    Without a type in brackets any JSON value fits.
-    """
+    kind: ClassVar[str]
 
     def __init__(self, name: str, /) -> None:
         if problem := why_bad_name(name):
-            raise RegistrationError(f"a signal cannot be named {name!r}: the name {problem}")
+            raise RegistrationError(f"a {self.kind} cannot be named {name!r}: the name {problem}")
         self.name = name
-        self._codec: Codec[T] | None = None
+        self._codecs: dict[int, Codec[Any]] = {}
+
+    def _codec(self, position: int) -> Codec[Any]:
+        """The codec of a type in brackets. Python tells those only after `__init__`, so they are asked here."""
+        codec = self._codecs.get(position)
+        if codec is None:
+            given = get_args(getattr(self, "__orig_class__", None))
+            codec = self._codecs[position] = codec_for(given[position] if position < len(given) else Any)
+        return codec
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class Signal(Declared, Generic[T]):
+    """A message that runs receive under `name`, with one value: `shipped = Signal[Shipped]("shipped")`."""
+
+    kind = "signal"
 
     @property
     def codec(self) -> Codec[T]:
-        """Writes and reads the value. Python tells the type in brackets only after `__init__`, so it is asked here."""
-        if self._codec is None:
-            given = get_args(getattr(self, "__orig_class__", None))
-            self._codec = codec_for(given[0] if given else Any)
-        return self._codec
+        """Writes and reads the value."""
+        return self._codec(0)
 
-    def __repr__(self) -> str:
-        return f"Signal({self.name!r})"
+
+def declared(signal: Signal[Any] | str, type: Any = Any) -> tuple[str, Codec[Any]]:
+    """The name of a signal and what writes and reads its value."""
+    if isinstance(signal, str):
+        return signal, codec_for(type)
+    return signal.name, signal.codec
+
+
+def encoded(signal: Signal[Any] | str, value: Any) -> tuple[str, bytes]:
+    """The name of a signal and its value as JSON; `PayloadError` if that does not fit."""
+    name, codec = declared(signal)
+    return name, codec.encode(value)

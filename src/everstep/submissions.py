@@ -9,8 +9,8 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 
 from everstep.kafka import connection, max_record_bytes
 from everstep.settings import Settings
-from everstep_schemas.names import Topics, shard_of
-from everstep_schemas.wire import AnySubmission, encoder
+from everstep_schemas.names import Token, Topics, shard_of
+from everstep_schemas.wire import AnySubmission, CallbackSubmission, encoder
 
 _TOPIC_SECONDS = 10.0
 
@@ -57,9 +57,14 @@ class SubmissionProducer:
         After the latter it may or may not have arrived; to send it again safely, give it a `submission_id` or
         `signal_id`.
         """
+        key, shard = self._place(submission)
         await self._producer.send_and_wait(
-            self._topic,
-            encoder.encode(submission),
-            key=submission.workflow_id.encode(),
-            partition=shard_of(submission.workflow_id, self.shards),
+            self._topic, encoder.encode(submission), key=key.encode(), partition=shard % self.shards
         )
+
+    def _place(self, submission: AnySubmission) -> tuple[str, int]:
+        """The key and the shard: a callback's token names the shard of its run."""
+        if isinstance(submission, CallbackSubmission):
+            token = Token.parse(submission.token)
+            return submission.token, 0 if token is None else token.shard
+        return submission.workflow_id, shard_of(submission.workflow_id, self.shards)

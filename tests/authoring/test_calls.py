@@ -174,12 +174,6 @@ def untyped(value: object) -> Any:
             "everstep.errors.RegistrationError",
             "activity 'charge': timeout is a duration such as seconds(30), not 30",
         ),
-        (
-            lambda: other(),
-            "TypeError",
-            "workflow 'other' was called in a workflow: workflows call activities and plain `async` functions; "
-            "take what both need into a function, or start a run of its own with Client.start in an activity",
-        ),
     ],
 )
 def test_a_wrong_call_fails_where_it_is_made(call: Callable[[], Any], error: str, message: str) -> None:

@@ -259,7 +259,7 @@ def test_bad_queues_are_refused(app: App) -> None:
 
 
 def test_timeouts_are_positive_durations(app: App) -> None:
-    with pytest.raises(RegistrationError, match=r"app 'x': timeout is 0 s; an attempt needs some time"):
+    with pytest.raises(RegistrationError, match=r"app 'x': timeout is 0 s; it needs some time"):
         App("x", timeout=seconds(0))
     with pytest.raises(RegistrationError, match=r"activity 'an_activity': timeout is -1 s"):
         app.activity(timeout=seconds(-1))(an_activity)

@@ -208,10 +208,16 @@ def state(run: LiveRun) -> dict[str, Any]:
         "timers": list(scope.timers._pending),
         "waits": {seq: handle.name for seq, handle in scope.mailbox._waits.items()},
         "buffers": {
-            name: [(number, bytes(value)) for number, value in buffer]
+            name: [(number, bytes(value), signal_id) for number, value, signal_id in buffer]
             for name, buffer in scope.mailbox._buffers.items()
         },
-        "signals": scope.mailbox._ids,
+        "signals": scope.mailbox.ids(),
+        "children": {seq: child.started.workflow_id for seq, child in scope.children._pending.items()},
+        "requests": list(scope.children.requests),
+        "callbacks": list(scope.callbacks),
+        "conditions": list(scope.conditions),
+        "updates": list(scope.updates),
+        "attributes": scope.attributes.snapshot(),
         "wakeups": sorted(wakeups._at.items()),
         "tasks": len(program.loop.open_tasks()),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from tests.engine.kit import SECOND, Case, state
+from tests.engine.kit import SECOND, Case, Recorder, state
 
-from everstep import App, Context, PayloadError, Signal, WaitTimeout, days, seconds
+from everstep import App, Context, Signal, WaitTimeout, days, seconds
 from everstep_schemas import events, wire
 
 app = App("signals")
@@ -87,19 +88,33 @@ def test_a_signal_id_is_applied_once() -> None:
     assert case.replayed().accept(wire.Signal(workflow_id="order-17", name="go", signal_id="x"), case.now) is None
 
 
-def test_a_message_of_the_wrong_type_is_an_error_at_the_wait() -> None:
+def test_a_message_of_the_wrong_type_is_put_aside_and_the_wait_goes_on() -> None:
     @app.workflow
-    async def careful(ctx: Context) -> int:
-        try:
-            await ctx.wait_for_signal(go)
-        except PayloadError:
-            return await ctx.wait_for_signal(go)
-        return -1
+    async def waits(ctx: Context) -> int:
+        return await ctx.wait_for_signal(go)
 
-    case = Case(app, careful)
-    case.signal("go", "seven")
+    recorder = Recorder()
+    case = Case(app, waits, log=recorder)
+    case.signal("go", "seven", id="s1")
+    assert case.last == [
+        events.SignalUnreadable(name="go", signal_id="s1", reason="Expected `int`, got `str` - at `$`")
+    ]
+    assert [line[:2] for line in recorder.lines] == [("warning", "a signal does not fit its type and was put aside")]
     case.signal("go", 7)
     assert case.result == 7
+
+
+def test_the_code_can_hear_of_messages_that_do_not_fit() -> None:
+    @app.workflow
+    async def careful(ctx: Context) -> list[Any]:
+        heard: list[Any] = []
+        ctx.on_unreadable_signal(lambda signal: heard.append((signal.name, signal.value, signal.error.path)))
+        return [*heard, await ctx.wait_for_signal(go), *heard]
+
+    case = Case(app, careful)
+    case.signal("go", {"n": "seven"})
+    case.signal("go", 7)
+    assert case.result == [7, ["go", {"n": "seven"}, "$"]]
 
 
 def test_waits_of_one_name_are_answered_in_the_order_they_began() -> None:
@@ -231,4 +246,4 @@ def test_buffered_messages_are_kept_over_a_replay() -> None:
     for n in range(3):
         case.signal("go", n)
     again = case.replayed()
-    assert state(again)["buffers"] == {"go": [(1, b"0"), (2, b"1"), (3, b"2")]}
+    assert state(again)["buffers"] == {"go": [(1, b"0", "signal-1"), (2, b"1", "signal-2"), (3, b"2", "signal-3")]}

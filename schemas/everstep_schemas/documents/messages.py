@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import get_args
 
-import msgspec
-
 from everstep_schemas import cloudevents, wire
 from everstep_schemas.documents.lifecycle import KINDS
 from everstep_schemas.documents.structs import Schema, Structs
@@ -31,18 +29,18 @@ def messages(structs: Structs) -> dict[str, Schema]:
     }
 
 
-def _tag(member: type[msgspec.Struct]) -> str:
+def _tag(member: type[wire.Inbox]) -> str:
     return str(member.__struct_config__.tag)
 
 
-def _inbox(structs: Structs, member: type[msgspec.Struct]) -> Schema:
+def _inbox(structs: Structs, member: type[wire.Inbox]) -> Schema:
     """A message to a run; those about one attempt, child or request carry its token."""
     key = _BY_ID if "workflow_id" in member.__struct_fields__ else None
     message = _sent(_INBOX[member], structs.refer(member), wire.INBOX_TYPES[member], key)
     return message | (_TOKEN if "token" in member.__struct_fields__ else {})
 
 
-_INBOX: dict[type[msgspec.Struct], str] = {
+_INBOX: dict[type[wire.Inbox], str] = {
     wire.ActivityStarted: "A worker checks an attempt out.",
     wire.ActivitiesRenewed: "A worker still runs these attempts.",
     wire.ActivityCompleted: "An attempt's result.",

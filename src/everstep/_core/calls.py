@@ -1,4 +1,4 @@
-"""What a definition hands to the engine when an author calls an activity."""
+"""What a definition hands to the engine when an author calls an activity or a workflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from everstep_schemas.events import RetryPolicy
+from everstep_schemas.events import OnParentClose, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +23,39 @@ class ActivityCall:
     retry: RetryPolicy | None
     decode: Callable[[Raw | bytes], Any]
     raises: Mapping[str, type[Exception]]
+    total_timeout_seconds: float | None = None
+    queue_timeout_seconds: float | None = None
+    heartbeat_timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCall:
+    """One call of a workflow. Without an `id` the child gets one that follows from its parent's."""
+
+    workflow: str
+    args: bytes
+    kwargs: bytes | None
+    decode: Callable[[Raw | bytes], Any]
+    id: str | None = None
+    version: int | None = None
+    timeout_seconds: float | None = None
+    on_parent_close: OnParentClose = "terminate"
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What `ctx.continue_as_new` asks for."""
+
+    workflow: str
+    args: bytes
+    kwargs: bytes | None
+    version: int | None = None
+    timeout_seconds: float | None = None
+
+
+class GoOn(BaseException):
+    """`ctx.continue_as_new` leaves the author's function with this."""
+
+    def __init__(self, continuation: Continuation) -> None:
+        super().__init__("the run goes on as a new one")
+        self.continuation = continuation

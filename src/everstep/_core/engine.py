@@ -6,9 +6,12 @@ orchestrator, the test kit and every command that replays a history use this one
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from everstep._core.handlers import QueryFailed, Refusal
 from everstep._core.messages import Sender, messages_of
-from everstep._core.model import FLAGS, Activation, CannotRun, HistoryRow, Identity, StallReason
-from everstep._core.ports import Code, Guard, LogSink, Silence, Unguarded
+from everstep._core.model import FLAGS, Activation, CannotRun, HistoryRow, Identity, StallReason, Successor
+from everstep._core.ports import Code, Guard, LogSink, Silence, Unguarded, WorkflowCode
 from everstep._core.program import Program
 from everstep._core.replay import Replay
 from everstep._core.run import LiveRun
@@ -23,8 +26,11 @@ __all__ = [
     "HistoryRow",
     "Identity",
     "LiveRun",
+    "QueryFailed",
+    "Refusal",
     "Replay",
     "StallReason",
+    "Successor",
     "messages_of",
 ]
 
@@ -32,7 +38,8 @@ __all__ = [
 class Engine:
     """Starts and replays runs of the workflows that `app` holds.
 
-    `guard` hears when a step begins and ends. `log` is where `ctx.log` writes; without one it is silent.
+    `guard` hears when a step begins and ends. `log` is where `ctx.log` writes; without one it is silent. `api_url`
+    tells the address that callbacks are to be answered at.
     """
 
     def __init__(
@@ -43,12 +50,14 @@ class Engine:
         max_payload_bytes: int,
         guard: Guard | None = None,
         log: LogSink | None = None,
+        api_url: Callable[[], str] = lambda: "",
     ) -> None:
         self._app = app
         self._topics = topics
         self._limit = max_payload_bytes
         self._guard = guard or Unguarded()
         self._log = log or Silence()
+        self._api_url = api_url
 
     def knows(self, workflow: str, version: int) -> bool:
         return version in self._app.workflows.get(workflow, {})
@@ -56,6 +65,10 @@ class Engine:
     def newest(self, workflow: str) -> int | None:
         """The version that a new run takes, or None for a workflow that nobody has."""
         return max(self._app.workflows.get(workflow, {}), default=None)
+
+    def code(self, workflow: str, version: int) -> WorkflowCode | None:
+        """The code of a workflow, if it is here."""
+        return self._app.workflows.get(workflow, {}).get(version)
 
     def start(self, identity: Identity, started: events.Started, now: int) -> tuple[LiveRun, Activation]:
         """Create a run and run its code for the first time. Raises `CannotRun`."""
@@ -66,16 +79,19 @@ class Engine:
             run.evict()
             raise
 
-    def replay(self, identity: Identity) -> Replay:
-        """A replay to be fed with the run's rows. Raises `CannotRun` for a workflow or version that is not here."""
-        return Replay(self._live(identity))
+    def replay(self, identity: Identity, *, stays: bool = False) -> Replay:
+        """A replay to be fed with the run's rows. Raises `CannotRun` for a workflow or version that is not here.
 
-    def _live(self, identity: Identity) -> LiveRun:
-        code = self._app.workflows.get(identity.workflow, {}).get(identity.version)
+        A run that `stays` can be queried also after it has closed; it has to be evicted all the same.
+        """
+        return Replay(self._live(identity, stays=stays))
+
+    def _live(self, identity: Identity, *, stays: bool = False) -> LiveRun:
+        code = self.code(identity.workflow, identity.version)
         if code is None:
             raise CannotRun(StallReason(kind="unknown_workflow", message=self._unknown(identity)))
-        program = Program(identity, code, self._limit, self._guard, self._log)
-        return LiveRun(identity, program, Sender(identity, self._topics))
+        program = Program(identity, code, self._limit, self._guard, self._log, self._api_url())
+        return LiveRun(identity, program, Sender(identity, self._topics), stays=stays)
 
     def _unknown(self, identity: Identity) -> str:
         versions = ", ".join(map(str, sorted(self._app.workflows.get(identity.workflow, {}))))

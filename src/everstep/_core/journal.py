@@ -4,8 +4,9 @@ Live, a command is new. On replay it is compared with the recorded one at the mo
 line that produced it is still on the stack, and the recorded one takes its place: what is then pending carries what
 history and the workers know, not what changed code would say now.
 
-Kind, name, queue and reference must be the same. A timer is only a timer: its instant follows from arguments. Other
-differences (arguments, a result, a text) are counted and do not stop a run, because adding an optional field must not.
+Kind, name, queue and reference must be the same, and the id of a child or of another run. A timer is only a timer: its
+instant follows from arguments. Other differences (arguments, a result, a text) are counted and do not stop a run,
+because adding an optional field must not.
 """
 
 from __future__ import annotations
@@ -14,19 +15,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
+from msgspec import Raw
+
 from everstep._core.model import StallReason
-from everstep_schemas.events import (
-    ActivityCancelled,
-    ActivityScheduled,
-    CommandEvent,
-    Completed,
-    Event,
-    Failed,
-    SignalAwaited,
-    StatusSet,
-    TimerCancelled,
-    WaitCancelled,
-)
+from everstep_schemas import events
+from everstep_schemas.events import CommandEvent, Event
 
 C = TypeVar("C", bound=Event)
 
@@ -34,10 +27,19 @@ C = TypeVar("C", bound=Event)
 class Journal:
     """Numbers events and collects the commands of one activation."""
 
-    __slots__ = ("_recorded", "_refused", "argument_differences", "commands", "mismatch", "next_seq")
+    __slots__ = (
+        "_recorded",
+        "_refused",
+        "argument_differences",
+        "commands",
+        "history_bytes",
+        "mismatch",
+        "next_seq",
+    )
 
     def __init__(self) -> None:
         self.next_seq = 1
+        self.history_bytes = 0
         self.commands: list[CommandEvent] = []
         self.mismatch: StallReason | None = None
         self.argument_differences = 0
@@ -56,14 +58,22 @@ class Journal:
         """From now on recording a command calls `refused`, which raises."""
         self._refused = refused
 
+    def reopen(self) -> None:
+        """Commands are recorded again."""
+        self._refused = None
+
     @property
     def replaying(self) -> bool:
         return self._recorded is not None
 
     def follows(self, kind: type[Event]) -> bool:
         """Whether the recorded history goes on with a command of this kind."""
+        return type(self.recorded_next()) is kind
+
+    def recorded_next(self) -> CommandEvent | None:
+        """The command with which the recorded history goes on within this activation."""
         recorded, at = self._recorded, len(self.commands)
-        return recorded is not None and at < len(recorded) and type(recorded[at]) is kind
+        return recorded[at] if recorded is not None and at < len(recorded) else None
 
     def record(self, command: C) -> tuple[int, C]:
         """The command's number, and the command as history holds it."""
@@ -100,51 +110,94 @@ class Journal:
 
 def _identity(event: Event) -> tuple[object, ...]:
     match event:
-        case ActivityScheduled():
-            return ActivityScheduled, event.name, event.queue
-        case SignalAwaited():
-            return SignalAwaited, event.name
-        case ActivityCancelled() | TimerCancelled() | WaitCancelled():
-            return type(event), event.ref
+        case events.ActivityScheduled():
+            return events.ActivityScheduled, event.name, event.queue
+        case events.SignalAwaited() | events.SignalUnreadable():
+            return type(event), event.name
+        case events.ChildStarted():
+            return events.ChildStarted, event.workflow, event.workflow_id
+        case events.SignalSent():
+            return events.SignalSent, event.workflow_id, event.name
+        case events.CancelSent():
+            return events.CancelSent, event.workflow_id
+        case events.PatchMarked():
+            return events.PatchMarked, event.id
+        case events.AttributesSet():
+            return events.AttributesSet, *event.values
+        case events.Continued():
+            return events.Continued, event.workflow, event.error is None
         case _:
-            return (type(event),)
+            return type(event), getattr(event, "ref", None)
 
 
 def _arguments(event: Event) -> object:
     match event:
-        case ActivityScheduled():
-            return bytes(event.args), event.kwargs if isinstance(event.kwargs, bytes) else None
-        case Completed():
+        case events.ActivityScheduled() | events.ChildStarted() | events.Continued():
+            return bytes(event.args), bytes(event.kwargs) if isinstance(event.kwargs, Raw) else None
+        case events.Completed() | events.UpdateCompleted() | events.SignalSent():
             return bytes(event.value)
-        case Failed():
+        case events.Failed() | events.UpdateFailed():
             return event.error.type
-        case StatusSet():
+        case events.StatusSet() | events.MilestoneReached():
             return event.text
+        case events.AttributesSet():
+            return event.values
         case _:
             return None
 
 
 def _words(event: Event) -> str:
     match event:
-        case ActivityScheduled():
+        case events.ActivityScheduled():
             return f"activity {event.name!r} on queue {event.queue!r}"
-        case SignalAwaited():
+        case events.ChildStarted():
+            return f"a child run {event.workflow_id!r} of workflow {event.workflow!r}"
+        case events.SignalAwaited():
             return f"a wait for signal {event.name!r}"
-        case ActivityCancelled():
-            return f"the cancellation of activity {event.ref}"
-        case TimerCancelled():
-            return f"the cancellation of timer {event.ref}"
-        case WaitCancelled():
-            return f"the end of wait {event.ref}"
-        case StatusSet():
+        case events.ConditionAwaited():
+            return f"a wait for a condition in {event.what}"
+        case events.SignalUnreadable():
+            return f"signal {event.name!r} put aside as unreadable"
+        case events.SignalSent():
+            return f"signal {event.name!r} to {event.workflow_id!r}"
+        case events.CancelSent():
+            return f"a request to cancel {event.workflow_id!r}"
+        case events.PatchMarked():
+            return f"patch {event.id!r}"
+        case events.AttributesSet():
+            return f"attribute {', '.join(map(repr, event.values))}"
+        case events.StatusSet():
             return f"status {event.text!r}"
-        case Failed():
+        case events.MilestoneReached():
+            return f"milestone {event.text!r}"
+        case events.Failed():
             return f"the run's failure with {event.error.type}: {event.error.message}"
+        case events.Continued():
+            return f"going on as a new run of {event.workflow!r}"
         case _:
-            return _PLAIN_WORDS.get(type(event).__name__, type(event).__name__)
+            return _plain_words(event)
 
 
-_PLAIN_WORDS = {"TimerStarted": "a timer", "Completed": "the run's completion", "Cancelled": "the run's cancellation"}
+def _plain_words(event: Event) -> str:
+    words = _PLAIN_WORDS.get(type(event).__name__, type(event).__name__)
+    ref = getattr(event, "ref", None)
+    return words if ref is None else f"{words} {ref}"
+
+
+_PLAIN_WORDS = {
+    "TimerStarted": "a timer",
+    "CallbackCreated": "a callback",
+    "SideEffectRecorded": "a side effect",
+    "Completed": "the run's completion",
+    "Cancelled": "the run's cancellation",
+    "ActivityCancelled": "the cancellation of activity",
+    "ChildCancelled": "the end of the wait for child",
+    "TimerCancelled": "the cancellation of timer",
+    "WaitCancelled": "the end of wait",
+    "ConditionMet": "the condition of wait",
+    "UpdateCompleted": "the answer to update",
+    "UpdateFailed": "the failure of update",
+}
 
 
 def _reason(seq: int, expected: str, got: str) -> StallReason:

@@ -167,7 +167,20 @@ class RunLoop(asyncio.AbstractEventLoop):
         return handle
 
     def run_ready(self) -> None:
-        """Run callbacks until none is ready or the run has ended."""
+        """Run callbacks until none is ready, and none becomes so by what is true now, or the run has ended."""
+        self._run_ready()
+        while self.scope.conditions and not self._ended:
+            self.scope.conditions.check()
+            if not self._ready:
+                return
+            self._run_ready()
+
+    def take_ready(self) -> bool:
+        """Drop what is ready; whether there was anything."""
+        dropped, self._ready = bool(self._ready), []
+        return dropped
+
+    def _run_ready(self) -> None:
         while self._ready and not self._ended:
             batch, self._ready = self._ready, []
             for handle in batch:

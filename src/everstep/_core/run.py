@@ -5,33 +5,60 @@ Nothing here awaits, reads a clock or draws a number: the same calls give the sa
 
 from __future__ import annotations
 
-from everstep._core.activities import Pending, retry_at
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Raw
+
+from everstep._core.activities import Pending
+from everstep._core.handlers import Refusal
 from everstep._core.messages import Lookup, Sender
-from everstep._core.model import Activation, CannotRun, ClosedStatus, Identity, StallReason
+from everstep._core.model import Activation, CannotRun, ClosedStatus, Identity, StallReason, Successor
 from everstep._core.program import Program
 from everstep._core.rows import rows_of
 from everstep._core.states import ACTIVITY, RUN
-from everstep._core.timers import instant
+from everstep.errors import CALLBACK_FAILED
 from everstep_schemas import events, wire
-from everstep_schemas.events import ActivityScheduled, AnyEvent, CommandEvent, InputEvent, StatusSet
+from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.events import (
+    ActivityScheduled,
+    AnyEvent,
+    CommandEvent,
+    InputEvent,
+    UpdateCompleted,
+    UpdateFailed,
+)
+from everstep_schemas.names import Token
 
-Message = wire.ActivityCompleted | wire.ActivityFailed | wire.Signal | wire.Cancel | wire.Terminate
+Message = (
+    wire.ActivityResult
+    | wire.RunResult
+    | wire.Signal
+    | wire.Update
+    | wire.Cancel
+    | wire.Terminate
+    | wire.CompleteCallback
+    | wire.FailCallback
+)
 # What a live run takes beside its history: loop, task, coroutine frames, tables.
 _BASE_BYTES = 6 * 1024
 
 
 class LiveRun:
-    """A run in memory. After `CannotRun` it is unusable: evict it, and replay it when it is needed again."""
+    """A run in memory. After `CannotRun` it is unusable: evict it, and replay it when it is needed again.
 
-    __slots__ = ("_at", "_history_bytes", "_program", "_sender", "closed", "identity")
+    One that `stays` keeps its code's objects after it has closed, so that they can still be asked.
+    """
 
-    def __init__(self, identity: Identity, program: Program, sender: Sender) -> None:
+    __slots__ = ("_at", "_program", "_sender", "_stays", "closed", "identity")
+
+    def __init__(self, identity: Identity, program: Program, sender: Sender, *, stays: bool = False) -> None:
         self.identity = identity
         self.closed: ClosedStatus | None = None
         self._program = program
         self._sender = sender
+        self._stays = stays
         self._at = 0
-        self._history_bytes = 0
 
     @property
     def next_seq(self) -> int:
@@ -45,11 +72,16 @@ class LiveRun:
     @property
     def size_bytes(self) -> int:
         """About how much memory the run takes at most: its code can hold on to all it was ever given."""
-        return _BASE_BYTES + self._history_bytes
+        return _BASE_BYTES + self._program.scope.journal.history_bytes
 
     @property
     def custom_status(self) -> str | None:
         return self._program.scope.custom_status
+
+    @property
+    def attributes(self) -> bytes | None:
+        """The attributes as JSON, None for none."""
+        return self._program.scope.attributes.encoded()
 
     @property
     def argument_differences(self) -> int:
@@ -63,8 +95,11 @@ class LiveRun:
 
     # ---- which event a message is
 
-    def accept(self, message: Message, now: int) -> InputEvent | None:
-        """The event that `message` is for this run, or None if it is stale, repeated, forged or too late."""
+    def accept(self, message: Message, now: int) -> InputEvent | Refusal | None:
+        """The event that `message` is for this run, why it is refused, or None if it is stale, repeated or forged.
+
+        Raises `CannotRun` if the code that validates an update does not yield.
+        """
         if self.closed is not None:
             return None
         match message:
@@ -74,6 +109,16 @@ class LiveRun:
                 return self._failed(message, now)
             case wire.Signal():
                 return self._signal(message)
+            case wire.ActivityStarted():
+                return self._checked_out(message, now)
+            case wire.ChildCompleted() | wire.ChildFailed():
+                return self._child(message)
+            case wire.RequestAnswered():
+                return self._answered(message)
+            case wire.CompleteCallback() | wire.FailCallback():
+                return self._callback(message)
+            case wire.Update():
+                return self._update(message)
             case wire.Cancel():
                 requested = events.CancelRequested in RUN[self._program.state]
                 return events.CancelRequested(reason=message.reason) if requested else None
@@ -91,15 +136,16 @@ class LiveRun:
         pending = self._under_way(message)
         if pending is None:
             return None
-        key = f"{self.identity.nonce}/{message.seq}"
-        at = retry_at(pending.scheduled.retry, message.error, key, message.attempt, max(now, self._at))
-        return events.ActivityFailed(
-            ref=message.seq,
-            error=message.error,
-            attempt=message.attempt,
-            retry_at=None if at is None else instant(at),
-            worker=message.worker,
-        )
+        if isinstance(message.details, Raw):
+            pending.details = message.details
+        activities = self._program.scope.activities
+        return activities.failure(message.seq, message.error, max(now, self._at), worker=message.worker)
+
+    def _checked_out(self, message: wire.ActivityStarted, now: int) -> InputEvent | None:
+        if self._under_way(message) is None:
+            return None
+        activities = self._program.scope.activities
+        return activities.checked_out(message.seq, max(now, self._at), message.lease_seconds, message.worker)
 
     def _under_way(self, message: wire.ActivityResult) -> Pending | None:
         """The activity that the message answers, if it is the attempt that is under way."""
@@ -117,6 +163,98 @@ class LiveRun:
             return None
         return events.SignalReceived(name=message.name, value=message.value, signal_id=message.signal_id)
 
+    def _child(self, message: wire.ChildCompleted | wire.ChildFailed) -> InputEvent | None:
+        if message.seq not in self._program.scope.children or message.token != self._sender.token(message.seq, 0):
+            return None
+        if isinstance(message, wire.ChildCompleted):
+            return events.ChildCompleted(ref=message.seq, value=message.value, run=message.child_run)
+        return events.ChildFailed(
+            ref=message.seq, status=message.status, error=message.error, reason=message.reason, run=message.child_run
+        )
+
+    def _answered(self, message: wire.RequestAnswered) -> InputEvent | None:
+        pending = message.seq in self._program.scope.children.requests
+        if not pending or message.token != self._sender.token(message.seq, 0):
+            return None
+        return events.RequestAnswered(ref=message.seq, error=message.error)
+
+    def _callback(self, message: wire.CompleteCallback | wire.FailCallback) -> InputEvent | Refusal | None:
+        if message.submission_id is None:
+            raise ValueError("a callback reached the engine without an id: fill in the identity of its source")
+        callbacks, seq = self._program.scope.callbacks, seq_of(message.token)
+        if callbacks.completed_by(seq) == message.submission_id:
+            return None
+        value = message.value if isinstance(message, wire.CompleteCallback) else None
+        if (reason := callbacks.why_refused(seq, message.token, value)) is not None:
+            return Refusal(reason)
+        if isinstance(message, wire.CompleteCallback):
+            return events.CallbackCompleted(ref=seq, value=message.value, source=message.submission_id)
+        error = ErrorInfo(type=message.error.type or CALLBACK_FAILED, message=message.error.message, retryable=False)
+        return events.CallbackFailed(ref=seq, error=error, source=message.submission_id)
+
+    def _update(self, message: wire.Update) -> InputEvent | Refusal | None:
+        if message.update_id is None:
+            raise ValueError("an update reached the engine without an id: fill in the identity of its source")
+        updates = self._program.scope.updates
+        if updates.known(message.update_id):
+            return None
+        if message.update_id in updates.inherited:
+            return Refusal(f"duplicate: update {message.update_id!r} was carried out by an earlier run of this id")
+        refusal = self._program.ask(lambda: updates.check(message.name, message.value))
+        if refusal is not None:
+            return refusal
+        return events.UpdateRequested(name=message.name, value=message.value, update_id=message.update_id)
+
+    def answer_to(self, update_id: str) -> tuple[int, UpdateCompleted | UpdateFailed] | None:
+        """The answer to an update that was carried out, with the number of its event."""
+        return self._program.scope.updates.answer(update_id)
+
+    # ---- what is no event
+
+    def query(self, name: str, args: list[Any]) -> bytes:
+        """The JSON of the code's answer to a query. Raises `QueryFailed`, and `CannotRun` if it does not yield."""
+        return self._program.ask(lambda: self._program.scope.queries.answer(name, args))
+
+    def query_names(self) -> list[str]:
+        return self._program.scope.queries.names()
+
+    def renew(self, seq: int, token: str, at: int, details: Raw | None = None) -> bool:
+        """A worker still runs the attempt with this token; with `details`, its code has made a heartbeat.
+
+        Whether that is so: an attempt that nobody waits for has no lease.
+        """
+        pending = self._program.scope.activities.get(seq)
+        if pending is None or pending.lease is None or token != self._sender.token(seq, pending.attempt):
+            return False
+        self._program.scope.activities.renew(seq, at, details)
+        return True
+
+    def beat(self, token: str, at: int) -> bool:
+        """Whoever holds a callback's token still works on it; whether anybody waits for that."""
+        seq, callbacks = seq_of(token), self._program.scope.callbacks
+        if self.closed is not None or callbacks.why_refused(seq, token, None) is not None:
+            return False
+        callbacks.heartbeat(seq, at)
+        return True
+
+    def leases(self) -> Iterator[tuple[int, bool]]:
+        """The numbers of what lives on being renewed: attempts that are checked out, and callbacks (True)."""
+        scope = self._program.scope
+        for seq in scope.activities:
+            pending = scope.activities.get(seq)
+            if pending is not None and pending.lease is not None:
+                yield seq, False
+        for seq in scope.callbacks:
+            yield seq, True
+
+    def restore(self, seq: int, at: int, details: Raw | None) -> None:
+        """After a replay: what was renewed last, and when."""
+        scope = self._program.scope
+        if seq in scope.callbacks:
+            scope.callbacks.heartbeat(seq, at)
+        elif seq in scope.activities:
+            scope.activities.renew(seq, at, details)
+
     # ---- time
 
     def wakeup_at(self) -> int | None:
@@ -129,10 +267,7 @@ class LiveRun:
         first = None if self.closed else self._program.wakeups.first()
         if first is None or first[0] > now:
             return None
-        pending = self._program.scope.activities.get(first[1])
-        if pending is None:
-            return events.TimerFired(ref=first[1])
-        return events.ActivityRetried(ref=first[1], attempt=pending.attempt + 1)
+        return self._program.due(first[1], max(now, self._at))
 
     # ---- applying
 
@@ -146,14 +281,24 @@ class LiveRun:
         happened: list[AnyEvent] = [event, *journal.commands]
         rows = rows_of(seq, at, happened)
         for row in rows:
-            self._history_bytes += len(row.data)
+            journal.history_bytes += len(row.data)
+        kinds = set(map(type, journal.commands))
         return Activation(
             rows,
             self._sender.messages(seq, at, happened, lookup),
             self.closed,
-            any(type(command) is StatusSet for command in journal.commands),
+            events.StatusSet in kinds,
             self._program.scope.custom_status,
+            events.AttributesSet in kinds,
+            self._successor(seq, happened) if self.closed == "continued" else None,
+            self._program.unread() if self.closed else {},
         )
+
+    def _successor(self, seq: int, happened: list[AnyEvent]) -> Successor:
+        number, closing = next(
+            (number, one) for number, one in enumerate(happened, seq) if isinstance(one, events.Continued)
+        )
+        return self._program.successor(self._sender.token(number, 0), closing)
 
     def repeat(self, event: InputEvent, at: int, recorded: list[CommandEvent], size: int) -> None:
         """Apply an event of history again: what the code does must be what is recorded. Raises `CannotRun`."""
@@ -161,7 +306,7 @@ class LiveRun:
         journal.begin(recorded)
         self._activate(event, at)
         journal.finish()
-        self._history_bytes += size
+        journal.history_bytes += size
         if journal.mismatch is not None:
             raise CannotRun(journal.mismatch)
 
@@ -176,7 +321,7 @@ class LiveRun:
             message = f"the engine cannot apply {kind} at event {self.next_seq - 1}: {error!r}"
             raise CannotRun(StallReason(kind="engine", message=message)) from error
         self.closed = self._program.closed
-        if self.closed is not None:
+        if self.closed is not None and not self._stays:
             self.evict()
 
     def _lookup(self, event: InputEvent) -> Lookup:
@@ -190,3 +335,9 @@ class LiveRun:
     def evict(self) -> None:
         """Close all of the author's code. Its `finally` blocks run, but can command and record nothing. Idempotent."""
         self._program.close()
+
+
+def seq_of(token: str) -> int:
+    """The event that a token names; 0, which is none, for what is no token."""
+    parsed = Token.parse(token)
+    return 0 if parsed is None else parsed.seq

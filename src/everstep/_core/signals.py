@@ -4,43 +4,63 @@ A wait that finds a message in the buffer is answered at once and records nothin
 other wait is a command, and its end without a message is one, too, so that history shows what a run waited for.
 
 A message is taken when the code has *seen* it, not when it was handed to a handle: a task can be cancelled between the
-two, and a cancelled receive puts its message back, where it stood.
+two, and a cancelled receive puts its message back, where it stood. Where the code has a handler for a signal, its
+messages go there, in order, and to no wait.
+
+A message that does not fit the type that the code declares is put aside, which is a command too; the wait goes on.
+Anybody who may write to Kafka can send one, so it must not end the run.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 from msgspec import Raw
 
 from everstep._core.handles import Handle
 from everstep._core.journal import Journal
 from everstep._core.timers import Wakeups, instant, micros
-from everstep.errors import WaitTimeout
-from everstep_schemas.events import SignalAwaited, SignalReceived, WaitCancelled
+from everstep.errors import PayloadError, WaitTimeout
+from everstep_schemas.events import Inheritance, SignalAwaited, SignalReceived, SignalUnreadable, Unread, WaitCancelled
 
 if TYPE_CHECKING:
     from everstep._core.loop import RunLoop
 
 Decode = Callable[[Raw], Any]
-# A message is its place in the order of arrival and its value.
-Message = tuple[int, Raw]
+Handler = Callable[[Any], Awaitable[None] | None]
 NO_DEFAULT = object()
+
+
+class Message(NamedTuple):
+    """A signal with its place in the order of arrival."""
+
+    arrival: int
+    value: Raw
+    signal_id: str
+
+
+class UnreadableSignal(NamedTuple):
+    """A signal that did not fit: its `value` as plain JSON values, and the `error` with the path of the field."""
+
+    name: str
+    value: Any
+    error: PayloadError
 
 
 class WaitHandle(Handle[Any]):
     """A wait for one message of a signal."""
 
-    __slots__ = ("_decode", "_default", "_mailbox", "_message", "_seq", "name")
+    __slots__ = ("_default", "_mailbox", "_message", "_seq", "decode", "name")
 
     def __init__(self, mailbox: Mailbox, name: str, decode: Decode, default: object, *, loop: RunLoop) -> None:
         super().__init__(loop=loop)
         self.name = name
+        self.decode = decode
         self._mailbox = mailbox
-        self._decode = decode
         self._default = default
         self._message: Message | None = None
         self._seq = 0
@@ -68,15 +88,9 @@ class WaitHandle(Handle[Any]):
         self._mailbox.cancel(self._seq)
         return super().cancel(msg)
 
-    def answer(self, message: Message) -> None:
+    def answer(self, message: Message, value: Any) -> None:
         self._message = message
-        try:
-            value = self._decode(message[1])
-        except Exception as error:
-            self._message = None
-            self.set_exception(error)
-        else:
-            self.set_result(value)
+        self.set_result(value)
 
     def elapse(self) -> None:
         if self._default is NO_DEFAULT:
@@ -86,17 +100,42 @@ class WaitHandle(Handle[Any]):
 
 
 class Mailbox:
-    """The run's buffered messages, open waits, and the ids of all signals it has applied."""
+    """The run's buffered messages, open waits and handlers, and the ids of all signals it has applied.
 
-    __slots__ = ("_arrived", "_buffers", "_ids", "_journal", "_loop", "_waiting", "_waits", "_wakeups")
+    `run` starts a handler's work; `aside` hears of a message that was put aside.
+    """
 
-    def __init__(self, loop: RunLoop, journal: Journal, wakeups: Wakeups) -> None:
+    __slots__ = (
+        "_arrived",
+        "_aside",
+        "_buffers",
+        "_handlers",
+        "_ids",
+        "_journal",
+        "_loop",
+        "_run",
+        "_waiting",
+        "_waits",
+        "_wakeups",
+    )
+
+    def __init__(
+        self,
+        loop: RunLoop,
+        journal: Journal,
+        wakeups: Wakeups,
+        run: Callable[[Handler, Any], None],
+        aside: Callable[[UnreadableSignal], None],
+    ) -> None:
         self._loop = loop
         self._journal = journal
         self._wakeups = wakeups
+        self._run = run
+        self._aside = aside
         self._arrived = 0
-        self._ids: set[str] = set()
+        self._ids: dict[str, None] = {}
         self._buffers: dict[str, deque[Message]] = {}
+        self._handlers: dict[str, tuple[Decode, Handler]] = {}
         # Open waits by number, and in order by name; insertion order is the order in which they began.
         self._waits: dict[int, WaitHandle] = {}
         self._waiting: dict[str, dict[int, WaitHandle]] = {}
@@ -107,18 +146,35 @@ class Mailbox:
     def applied(self, signal_id: str) -> bool:
         return signal_id in self._ids
 
+    def ids(self) -> list[str]:
+        """The ids of all signals that were applied, oldest first."""
+        return list(self._ids)
+
     def pending(self, name: str) -> int:
         """How many messages of that name nobody has received."""
         return len(self._buffers.get(name, ()))
+
+    def unread(self) -> Iterator[tuple[str, Message]]:
+        """The messages that nobody has received, in order of arrival."""
+        messages = [(message, name) for name, buffer in self._buffers.items() for message in buffer]
+        for message, name in sorted(messages, key=lambda one: one[0].arrival):
+            yield name, message
+
+    def inherit(self, inherited: Inheritance) -> None:
+        """What the run before had applied, and what it left unread, comes first."""
+        self._ids |= dict.fromkeys(inherited.signal_ids)
+        for one in inherited.unread:
+            self._deliver(one.name, one.value, one.signal_id)
 
     # ---- from the author's code
 
     def wait(self, name: str, decode: Decode, deadline: int | None, default: object = NO_DEFAULT) -> WaitHandle:
         """A handle for the next message, recorded as a wait unless one is there already."""
         handle = WaitHandle(self, name, decode, default, loop=self._loop)
-        if message := self._take(name):
-            handle.answer(message)
-        elif deadline is not None and deadline <= self._loop.now:
+        while message := self._take(name):
+            if self._answer(handle, message):
+                return handle
+        if deadline is not None and deadline <= self._loop.now:
             handle.elapse()
         else:
             self._await(handle, deadline)
@@ -133,17 +189,46 @@ class Mailbox:
         if awaited.deadline is not None:
             self._wakeups.add(seq, micros(awaited.deadline))
 
+    def handle(self, name: str, decode: Decode, handler: Handler) -> None:
+        """From now on messages of that name go to `handler`, those that have come before first."""
+        self._handlers[name] = (decode, handler)
+        while message := self._take(name):
+            self.put_back(name, message)
+
     def cancel(self, seq: int) -> None:
         """Record that nobody waits any more."""
         self._remove(seq)
         self._journal.record(WaitCancelled(ref=seq))
 
     def put_back(self, name: str, message: Message) -> None:
-        """Return a message that was handed out but not seen: to the next wait, else to its place in the buffer."""
+        """Return a message that nobody has seen: to the handler, to the next wait, else to its place in the buffer."""
+        if (found := self._handlers.get(name)) is not None:
+            decode, handler = found
+            readable, value = self._decoded(name, message, decode)
+            if readable:
+                self._run(handler, value)
+            return
         if waiting := self._waiting.get(name):
-            self._remove(next(iter(waiting))).answer(message)
-        else:
-            insort(self._buffers.setdefault(name, deque()), message, key=_arrival)
+            seq, handle = next(iter(waiting.items()))
+            if self._answer(handle, message):
+                self._remove(seq)
+            return
+        insort(self._buffers.setdefault(name, deque()), message, key=_arrival)
+
+    def _answer(self, handle: WaitHandle, message: Message) -> bool:
+        readable, value = self._decoded(handle.name, message, handle.decode)
+        if readable:
+            handle.answer(message, value)
+        return readable
+
+    def _decoded(self, name: str, message: Message, decode: Decode) -> tuple[bool, Any]:
+        """Whether the message fits, and its value; one that does not is put aside."""
+        try:
+            return True, decode(message.value)
+        except PayloadError as error:
+            self._journal.record(SignalUnreadable(name=name, signal_id=message.signal_id, reason=str(error)))
+            self._aside(UnreadableSignal(name, msgspec.json.decode(message.value), error))
+            return False, None
 
     def _take(self, name: str) -> Message | None:
         buffer = self._buffers.get(name)
@@ -157,9 +242,12 @@ class Mailbox:
     # ---- from input events
 
     def received(self, event: SignalReceived) -> None:
-        self._ids.add(event.signal_id)
+        self._ids[event.signal_id] = None
+        self._deliver(event.name, event.value, event.signal_id)
+
+    def _deliver(self, name: str, value: Raw, signal_id: str) -> None:
         self._arrived += 1
-        self.put_back(event.name, (self._arrived, event.value))
+        self.put_back(name, Message(self._arrived, value, signal_id))
 
     def elapsed(self, seq: int) -> None:
         self._remove(seq).elapse()
@@ -175,4 +263,8 @@ class Mailbox:
 
 
 def _arrival(message: Message) -> int:
-    return message[0]
+    return message.arrival
+
+
+def unread_of(name: str, message: Message) -> Unread:
+    return Unread(name=name, value=message.value, signal_id=message.signal_id)

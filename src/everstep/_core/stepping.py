@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 from everstep._core.loop import DeadLoop, RunLoop, Task
 from everstep._core.ports import Guard
@@ -25,6 +26,7 @@ from everstep.errors import RunEvicted
 
 _get_running_loop = asyncio._get_running_loop
 _set_running_loop = asyncio._set_running_loop
+T = TypeVar("T")
 Suspended = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
 # A coroutine that awaits in its `finally` yields instead of ending; each time RunEvicted is thrown again, this often.
 _PATIENCE = 100
@@ -54,30 +56,69 @@ def step(loop: RunLoop, guard: Guard, context: Context, first: Callable[..., Non
     return broken
 
 
-def evict(loop: RunLoop, guard: Guard) -> None:
-    """Close all of the run's code; afterwards the loop is dead. Idempotent."""
-    if type(loop) is DeadLoop:
-        return
-    tasks = loop.open_tasks()
-    loop.die()
+def ask(loop: RunLoop, guard: Guard, context: Context, question: Callable[[], T]) -> T:
+    """Call `question`, which only looks, between two steps. Raises `Broken` when the guard breaks it."""
+    answer: list[T] = []
+    broken: str | None = None
+    with _entered(loop):
+        guard.enter()
+        try:
+            answer.append(context.run(question))
+        finally:
+            broken = guard.leave()
+            if broken is not None:
+                raise Broken(broken)
+    return answer[0]
+
+
+class Broken(Exception):
+    """Author's code that does not end was broken off, and where."""
+
+
+@contextmanager
+def _entered(loop: RunLoop) -> Iterator[None]:
+    """The run's loop is the running one and hears of its generators; nothing is collected meanwhile."""
     outer = _get_running_loop()
     hooks = sys.get_asyncgen_hooks()
     collecting = gc.isenabled()
     gc.disable()
     sys.set_asyncgen_hooks(loop.generator_started, loop.generator_dropped)
     _set_running_loop(loop)
-    guard.enter()
     try:
-        while tasks:
-            _close_task(tasks.pop())
-        _close_generators(loop)
+        yield
     finally:
-        guard.leave()
-        loop.let_go()
         _set_running_loop(outer)
         sys.set_asyncgen_hooks(*hooks)
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Within a step, code of ours that may see the outside world: it reads clocks, sources, writes logs."""
+    loop = _get_running_loop()
+    _set_running_loop(None)
+    try:
+        yield
+    finally:
+        _set_running_loop(loop)
+
+
+def evict(loop: RunLoop, guard: Guard) -> None:
+    """Close all of the run's code; afterwards the loop is dead. Idempotent."""
+    if type(loop) is DeadLoop:
+        return
+    tasks = loop.open_tasks()
+    loop.die()
+    with _entered(loop):
+        guard.enter()
+        try:
+            while tasks:
+                _close_task(tasks.pop())
+            _close_generators(loop)
+        finally:
+            guard.leave()
+            loop.let_go()
 
 
 def _close_task(task: Task[Any]) -> None:

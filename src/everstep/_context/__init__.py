@@ -1,0 +1,1 @@
+"""The parts of `Context`, by what they are for."""

@@ -1,0 +1,114 @@
+"""Races, polling, and retries of whole blocks: small programs on the run's loop, with durable pauses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from everstep._core.handles import Handle
+from everstep._core.retrying import pause_seconds
+from everstep._core.scope import Scope
+from everstep.errors import NonRetryable, RetryAfter, WaitTimeout, gives_up, type_name
+from everstep.retry import Backoff, Retry
+from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.events import RetryPolicy
+
+R = TypeVar("R")
+
+MICROSECONDS = 1_000_000
+
+
+def first(scope: Scope, calls: Sequence[Awaitable[Any]]) -> Handle[Any]:
+    """What the first of these to end gives; the others are cancelled."""
+    if not calls:
+        raise ValueError("ctx.first needs something to wait for")
+    futures = [asyncio.ensure_future(call, loop=scope.loop) for call in calls]
+    return cast("Handle[Any]", scope.loop.create_task(_first(futures), name="first"))
+
+
+async def _first(futures: Sequence[asyncio.Future[Any]]) -> Any:
+    winner: asyncio.Future[Any] | None = None
+    try:
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        winner = next(future for future in futures if future.done())
+        return winner.result()
+    finally:
+        for future in futures:
+            if future is not winner:
+                # Also one that is done: a signal that it was given goes back.
+                future.cancel()
+                if future.done() and not future.cancelled():
+                    future.exception()
+
+
+def poll(
+    scope: Scope,
+    call: Callable[[], Awaitable[R]],
+    until: Callable[[R], bool],
+    every: Backoff,
+    deadline: int | None,
+) -> Handle[R]:
+    """Call until the result is right."""
+    return cast("Handle[R]", scope.loop.create_task(_poll(scope, call, until, every, deadline), name="poll"))
+
+
+async def _poll(
+    scope: Scope, call: Callable[[], Awaitable[R]], until: Callable[[R], bool], every: Backoff, deadline: int | None
+) -> R:
+    limit = asyncio.timeout_at(None if deadline is None else deadline / MICROSECONDS)
+    try:
+        async with limit:
+            return await _right(scope, call, until, Retry(backoff=every).policy() or RetryPolicy())
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise WaitTimeout("what was polled for did not come true within the timeout") from None
+
+
+async def _right(scope: Scope, call: Callable[[], Awaitable[R]], until: Callable[[R], bool], policy: RetryPolicy) -> R:
+    key, attempt = _key(scope), 1
+    while not until(result := await call()):
+        await _pause(scope, pause_seconds(policy, key, attempt))
+        attempt += 1
+    return result
+
+
+def retried(scope: Scope, fn: Callable[[], Awaitable[R]], retry: Retry) -> Handle[R]:
+    """Run `fn` until it raises nothing, or nothing that is retried."""
+    return cast("Handle[R]", scope.loop.create_task(_retried(scope, fn, retry), name="retry"))
+
+
+async def _retried(scope: Scope, fn: Callable[[], Awaitable[R]], retry: Retry) -> R:
+    policy, key, attempt = retry.policy() or RetryPolicy(), _key(scope), 1
+    while True:
+        try:
+            return await fn()
+        except Exception as error:
+            if not _again(retry, policy, error, attempt):
+                raise
+            given = error.delay.total_seconds() if isinstance(error, RetryAfter) else None
+            scope.log("warning", "a block failed and is tried again", {"attempt": attempt, "error": repr(error)})
+        await _pause(scope, pause_seconds(policy, key, attempt) if given is None else given)
+        attempt += 1
+
+
+def _again(retry: Retry, policy: RetryPolicy, error: Exception, attempt: int) -> bool:
+    if isinstance(error, NonRetryable) or retry.gives_up_on(error):
+        return False
+    # An activity's error also goes by the name of what it raised.
+    names = {type_name(type(error)), str(getattr(error, "type", ""))}
+    if any(gives_up(policy.give_up_on, ErrorInfo(type=name)) for name in names):
+        return False
+    if retry.retry_if is not None and not retry.retry_if(error):
+        return False
+    return retry.max_attempts is None or attempt < retry.max_attempts
+
+
+def _key(scope: Scope) -> str:
+    """What makes the jitter of these pauses their own, and the same on every replay."""
+    return f"{scope.identity.nonce}/{scope.journal.next_seq}"
+
+
+async def _pause(scope: Scope, seconds: float) -> None:
+    await scope.sleep_until(scope.loop.now + round(max(0.0, seconds) * MICROSECONDS))

@@ -1,0 +1,83 @@
+"""Sagas: what was done is undone in reverse when a later step fails, or the run is cancelled.
+
+An undo is registered when its step has succeeded. A step whose outcome stays unknown, because it was cancelled or timed
+out, has none; for that there is `on_failure`, registered before. Undoing goes on in spite of a cancellation that comes
+meanwhile, and past an undo that fails: all others are still tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+
+from everstep._core.scope import Scope
+from everstep.errors import CompensationError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Undo(NamedTuple):
+    name: str
+    call: Callable[[], Awaitable[object]]
+
+
+class Saga:
+    """Use as `async with ctx.saga() as saga`. What leaves the block as an exception undoes what was done in it."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._undo: list[_Undo] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def step(self, call: Awaitable[R], /, *, undo: Callable[[R], Awaitable[object]]) -> R:
+        """Await `call`; from then on `undo(result)` is what undoes it."""
+        result = await call
+        self._undo.append(_Undo(_name(undo), partial(undo, result)))
+        return result
+
+    def on_failure(self, fn: Callable[P, Awaitable[object]], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call this, in its place in the reverse order, if the saga fails."""
+        self._undo.append(_Undo(_name(fn), partial(fn, *args, **kwargs)))
+
+    async def __aexit__(
+        self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            return
+        failures = await self._undo_all()
+        if failures:
+            raise CompensationError(failures, error)
+
+    async def _undo_all(self) -> list[tuple[str, Exception]]:
+        """Undo in a task of its own, which nobody cancels. A cancellation meanwhile is passed on afterwards."""
+        undoing = self._scope.loop.create_task(self._in_reverse(), name="saga")
+        cancelled: asyncio.CancelledError | None = None
+        while not undoing.done():
+            try:
+                await asyncio.wait([undoing])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        failures: list[tuple[str, Exception]] = undoing.result()
+        if cancelled is not None and not failures:
+            raise cancelled
+        return failures
+
+    async def _in_reverse(self) -> list[tuple[str, Exception]]:
+        failures: list[tuple[str, Exception]] = []
+        while self._undo:
+            name, call = self._undo.pop()
+            try:
+                await call()
+            except Exception as error:
+                failures.append((name, error))
+        return failures
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return str(getattr(fn, "name", getattr(fn, "__qualname__", repr(fn))))
