@@ -48,7 +48,7 @@ class Birth(NamedTuple):
 
 def of_submission(start: wire.Start, source: str, traceparent: str | None, birth: Birth) -> events.Started:
     """The first event of a run that somebody has submitted."""
-    return _limited(
+    return limited(
         events.Started(
             workflow=start.workflow,
             version=birth.version,
@@ -70,7 +70,7 @@ def of_submission(start: wire.Start, source: str, traceparent: str | None, birth
 
 def of_child(start: wire.ChildStart, birth: Birth) -> events.Started:
     """The first event of a run that another run has started. Its identity is the parent's token."""
-    return _limited(
+    return limited(
         events.Started(
             workflow=start.workflow,
             version=birth.version,
@@ -90,7 +90,7 @@ def of_child(start: wire.ChildStart, birth: Birth) -> events.Started:
 def of_successor(successor: Successor, parent: events.Parent | None, birth: Birth) -> events.Started:
     """The first event of a run that goes on with the work of another; whoever waits for that one waits on."""
     inherited = successor.inherited
-    return _limited(
+    return limited(
         events.Started(
             workflow=successor.workflow,
             version=birth.version,
@@ -114,7 +114,7 @@ def of_successor(successor: Successor, parent: events.Parent | None, birth: Birt
     )
 
 
-def _limited(started: events.Started, birth: Birth) -> events.Started:
+def limited(started: events.Started, birth: Birth) -> events.Started:
     """With the limits that the workflow's code sets, and the instant at which they end."""
     code = birth.code
     seconds = started.timeout_seconds or (None if code is None else code.timeout_seconds)
