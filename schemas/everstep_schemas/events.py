@@ -16,6 +16,8 @@ from msgspec import UNSET, Raw, UnsetType
 from everstep_schemas.errors import ErrorInfo
 
 EMPTY_ARGS = Raw(b"[]")
+# The answer to an update whose handler had not ended when its run did.
+RUN_ENDED = ErrorInfo(type="RunEnded", message="the run ended before the update's handler had", retryable=False)
 
 OnParentClose = Literal["terminate", "cancel", "abandon"]
 EndedStatus = Literal["failed", "cancelled", "terminated", "timed_out", "rejected"]

@@ -85,9 +85,14 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that Java's and aiokafka's default partitioners choose for a key."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
 def shard_of(workflow_id: str, shards: int) -> int:
-    """The shard of a workflow id, equal to the partition that Java's and aiokafka's default partitioners choose."""
-    return (murmur2(workflow_id.encode()) & 0x7FFFFFFF) % shards
+    """The shard of a workflow id, which is the partition of a record with that key."""
+    return partition_of(workflow_id.encode(), shards)
 
 
 @dataclass(frozen=True, slots=True)

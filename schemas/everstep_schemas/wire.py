@@ -438,7 +438,7 @@ lifecycle_decoder = msgspec.json.Decoder(Lifecycle)
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """A Kafka record to publish. `partition` None leaves the choice to the publisher."""
+    """A Kafka record to publish. Without a `partition` its key decides; without that, the publisher."""
 
     topic: str
     value: bytes

@@ -21,10 +21,10 @@ from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.incoming import Reader
 from everstep_orchestrator.pipeline.rules import Rules
 from everstep_orchestrator.pipeline.runtime import Pipeline
-from everstep_orchestrator.store import DataRefused, OutboxRow, ParkedRow, RunRow, ShardCommit, Store
+from everstep_orchestrator.store import DataRefused, HeartbeatRow, OutboxRow, ParkedRow, RunRow, ShardCommit, Store
 from everstep_schemas import wire
 from everstep_schemas.events import decode_events
-from everstep_schemas.names import Topics
+from everstep_schemas.names import Topics, partition_of
 
 TOPICS = Topics()
 PATIENCE_SECONDS = 10.0
@@ -66,9 +66,10 @@ class Tables:
     def __init__(self, shards: int) -> None:
         self.shards = {n: Claim(n, 0, 0, None, None, 0, 0, 0, None) for n in range(shards)}
         self.runs: dict[int, RunRow] = {}
-        self.history: dict[int, list[HistoryRow]] = {}
+        self.rows: dict[int, list[HistoryRow]] = {}
         self.outboxes: dict[tuple[int, int], OutboxRow] = {}
         self.parked: dict[tuple[int, int], ParkedRow] = {}
+        self.beats: dict[tuple[int, int], HeartbeatRow] = {}
         self.refuse: Callable[[ShardCommit], bool] = lambda commit: False
         self.committing = Gate()
         self.opening = Gate()
@@ -89,7 +90,7 @@ class Tables:
         return (shard.epoch, shard.commit_no + 1) == (commit.epoch, commit.commit_no)
 
     def _check(self, commit: ShardCommit) -> None:
-        stored = {(key, row.seq) for key, rows in self.history.items() for row in rows}
+        stored = {(key, row.seq) for key, rows in self.rows.items() for row in rows}
         names = {(row.workflow_id, row.run) for row in self.runs.values()}
         doubles = stored & {(key, seq) for key, seq, *_ in commit.history}
         doubles_of_runs = names & {(row.workflow_id, row.run) for row in commit.new_runs}
@@ -101,7 +102,7 @@ class Tables:
         shard = replace(self.shards[commit.shard], **{name: getattr(commit, name) for name in names})
         self.shards[commit.shard] = replace(shard, claims_without_progress=0, trying=None)
         for key, seq, at, data in commit.history:
-            self.history.setdefault(key, []).append(HistoryRow(seq, at, data))
+            self.rows.setdefault(key, []).append(HistoryRow(seq, at, data))
         self.runs |= {row.run_key: row for row in commit.new_runs}
         for update in commit.updates:
             columns = msgspec.structs.asdict(update)
@@ -114,6 +115,12 @@ class Tables:
         self.parked |= {(row.shard, row.number): row for row in commit.parked}
         for number in commit.unparked:
             self.parked.pop((commit.shard, number), None)
+        for beat in commit.heartbeats:
+            known = self.beats.get((beat.run_key, beat.seq))
+            if known is None or known.attempt <= beat.attempt:
+                self.beats[beat.run_key, beat.seq] = beat
+        for said in [said for said in self.beats if said[0] in commit.silenced]:
+            del self.beats[said]
 
     async def runs_by_key(self, keys: Sequence[int]) -> list[RunRow]:
         await asyncio.sleep(0)
@@ -143,12 +150,20 @@ class Tables:
 
     async def histories(self, keys: Sequence[int]) -> dict[int, list[HistoryRow]]:
         await asyncio.sleep(0)
-        return {key: list(self.history[key]) for key in keys if key in self.history}
+        return {key: list(self.rows[key]) for key in keys if key in self.rows}
+
+    async def history(self, key: int) -> AsyncIterator[HistoryRow]:
+        for row in list(self.rows.get(key, ())):
+            yield row
+
+    async def heartbeats(self, keys: Sequence[int]) -> list[HeartbeatRow]:
+        await asyncio.sleep(0)
+        return [row for row in self.beats.values() if row.run_key in keys]
 
     async def rows_holding(self, events: Sequence[tuple[int, int]]) -> dict[tuple[int, int], HistoryRow]:
         found = {}
         for key, seq in events:
-            for row in self.history.get(key, ()):
+            for row in self.rows.get(key, ()):
                 if row.seq <= seq:
                     found[key, seq] = row
         return found
@@ -217,7 +232,8 @@ class Logs:
 class Outbound:
     """The publisher: acknowledges at once, keeps what it is told to keep, refuses what it is told to refuse."""
 
-    def __init__(self, wake: asyncio.Event) -> None:
+    def __init__(self, wake: asyncio.Event, deliver: Callable[[wire.Outgoing], None]) -> None:
+        self._deliver = deliver
         self.sent: list[wire.Outgoing] = []
         self.live: list[Ticket] = []
         self.refuse: Callable[[wire.Outgoing], bool] = lambda message: False
@@ -240,6 +256,7 @@ class Outbound:
             return
         if ticket.live:
             self.sent.append(message)
+            self._deliver(message)
         self.settle(ticket)
         self._wake.set()
 
@@ -290,7 +307,7 @@ class Installation:
     @asynccontextmanager
     async def running(self, app: App, *, cache_runs: int = 10_000, crashed: bool = False) -> AsyncIterator[None]:
         wake = asyncio.Event()
-        self.publisher = Outbound(wake)
+        self.publisher = Outbound(wake, self._deliver)
         self.pipeline = self._new_pipeline(app, wake, cache_runs)
         self.publisher.refused = self.pipeline.refused
         self.members = Members(self)
@@ -333,6 +350,14 @@ class Installation:
     def _tell_time(self) -> int:
         self.turns += 1
         return self.now
+
+    def _deliver(self, message: wire.Outgoing) -> None:
+        """What runs and orchestrators say to each other comes in again."""
+        if message.topic == TOPICS.inbox:
+            partition = message.partition
+            if partition is None:
+                partition = partition_of(message.key or b"", self._shards)
+            self.logs.write(message.topic, partition, message.value)
 
     def others_know(self, workflow: str, version: int) -> bool:
         return False
@@ -378,7 +403,7 @@ class Installation:
 
     def kinds(self, run_key: int) -> list[str]:
         """The kinds of a run's events."""
-        rows = self.tables.history.get(run_key, ())
+        rows = self.tables.rows.get(run_key, ())
         return [type(event).__name__ for row in rows for event in decode_events(row.data)]
 
     def commands(self) -> list[wire.ActivityCommand]:

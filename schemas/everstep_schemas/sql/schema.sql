@@ -75,6 +75,10 @@ CREATE TABLE {schema}.runs (
     closed_at      timestamptz,
     -- A lower bound of the next timer or retry; only lowered on the hot path.
     next_wakeup_at timestamptz,
+    -- Who waits for the run's end, if another run started it, as JSON.
+    parent         bytea,
+    -- What runs are searched by.
+    attributes     jsonb,
     UNIQUE (workflow_id, run),
     CHECK ((status = 'running') = (closed_at IS NULL)),
     CHECK (status = 'running' OR (condition IS NULL AND next_wakeup_at IS NULL))
@@ -87,6 +91,8 @@ CREATE INDEX runs_condition ON {schema}.runs (shard, condition, run_key) WHERE c
 CREATE INDEX runs_by_start ON {schema}.runs (started_at, run_key);
 CREATE INDEX runs_open ON {schema}.runs (workflow, started_at, run_key) WHERE status = 'running';
 
+CREATE INDEX runs_attributes ON {schema}.runs USING gin (attributes jsonb_path_ops) WHERE attributes IS NOT NULL;
+
 CREATE TABLE {schema}.history (
     run_key bigint      NOT NULL,
     -- The number of the row's first event.
@@ -96,6 +102,19 @@ CREATE TABLE {schema}.history (
     data    bytea       NOT NULL,
     PRIMARY KEY (run_key, seq)
 );
+
+CREATE TABLE {schema}.heartbeats (
+    run_key bigint      NOT NULL,
+    -- The event that scheduled the activity or created the callback.
+    seq     bigint      NOT NULL,
+    -- 0 for a callback.
+    attempt integer     NOT NULL,
+    at      timestamptz NOT NULL,
+    -- What it said of its progress, as JSON.
+    details bytea       NOT NULL,
+    PRIMARY KEY (run_key, seq)
+-- Rewritten at every heartbeat that says something.
+) WITH (fillfactor = 50);
 
 CREATE TABLE {schema}.outbox (
     shard     integer NOT NULL,

@@ -66,6 +66,7 @@ class Orchestrator:
             max_request_bytes=kafka.max_dead_letter_bytes(settings),
             acked=self._wake.set,
             refused=lambda ticket, message, why: self._pipeline.refused(ticket, message, why),
+            partitions={self._topics.inbox: shards},
         )
         self._counting = Counting(app.workflows, app.activities)
         self._pipeline: Pipeline = self._new_pipeline()
@@ -75,14 +76,19 @@ class Orchestrator:
     def _new_pipeline(self) -> Pipeline:
         settings = self._settings
         engine = Engine(
-            self._app, self._topics, max_payload_bytes=settings.max_payload_bytes, guard=self._watchdog, log=log
+            self._app,
+            self._topics,
+            max_payload_bytes=settings.max_payload_bytes,
+            guard=self._watchdog,
+            log=log,
+            api_url=self._api_url,
         )
         rules = Rules(
             engine=engine,
             directory=self,
             topics=self._topics,
             python=platform.python_version(),
-            new_nonce=lambda: secrets.token_hex(8),
+            new_nonce=lambda: secrets.token_hex(16),
             ignored=self._counting.ignored,
             early_signal_us=settings.early_signals // timedelta(microseconds=1),
         )
@@ -98,6 +104,10 @@ class Orchestrator:
             now=now_us,
             wake=self._wake,
         )
+
+    def _api_url(self) -> str:
+        """Where whoever is given a callback's address finds the API."""
+        return self._settings.api_url.rstrip("/") or f"http://{self.address}"
 
     def others_know(self, workflow: str, version: int) -> bool:
         """Whether another live orchestrator has code that this one lacks."""

@@ -78,6 +78,10 @@ class Callbacks:
     def __iter__(self) -> Iterator[int]:
         return iter(self._open)
 
+    def with_heartbeats(self) -> Iterator[int]:
+        """Those that want to hear from whoever holds them."""
+        return (seq for seq, one in self._open.items() if one.created.heartbeat_timeout_seconds is not None)
+
     # ---- from the author's code
 
     def create(

@@ -17,14 +17,12 @@ from everstep._core.journal import Journal
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.stepping import outside
 from everstep.errors import PayloadError, info_of
-from everstep_schemas.errors import ErrorInfo
-from everstep_schemas.events import UpdateCompleted, UpdateFailed, UpdateRequested
+from everstep_schemas.events import RUN_ENDED, UpdateCompleted, UpdateFailed, UpdateRequested
 
 if TYPE_CHECKING:
     from everstep._core.loop import RunLoop
 
 _ANY: Codec[Any] = codec_for(Any)
-RUN_ENDED = ErrorInfo(type="RunEnded", message="the run ended before the update's handler had", retryable=False)
 
 
 class QueryHandler(NamedTuple):

@@ -6,7 +6,7 @@ Nothing here awaits, reads a clock or draws a number: the same calls give the sa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Raw
 
@@ -42,6 +42,14 @@ Message = (
 )
 # What a live run takes beside its history: loop, task, coroutine frames, tables.
 _BASE_BYTES = 6 * 1024
+
+
+class Lease(NamedTuple):
+    """Something that ends unless it is renewed: an attempt, or a callback (`attempt` 0)."""
+
+    seq: int
+    attempt: int
+    token: str
 
 
 class LiveRun:
@@ -237,15 +245,15 @@ class LiveRun:
         callbacks.heartbeat(seq, at)
         return True
 
-    def leases(self) -> Iterator[tuple[int, bool]]:
-        """The numbers of what lives on being renewed: attempts that are checked out, and callbacks (True)."""
+    def leases(self) -> Iterator[Lease]:
+        """What lives on being renewed: attempts that are checked out, and callbacks with heartbeats."""
         scope = self._program.scope
         for seq in scope.activities:
             pending = scope.activities.get(seq)
             if pending is not None and pending.lease is not None:
-                yield seq, False
-        for seq in scope.callbacks:
-            yield seq, True
+                yield Lease(seq, pending.attempt, self._sender.token(seq, pending.attempt))
+        for seq in scope.callbacks.with_heartbeats():
+            yield Lease(seq, 0, "")
 
     def restore(self, seq: int, at: int, details: Raw | None) -> None:
         """After a replay: what was renewed last, and when."""

@@ -1,6 +1,7 @@
 -- Every commit of a batch is one statement: one round trip, one transaction, all of its shards. It consists of `base`,
--- then `runs` if the batch starts runs or changes their rows, then `parked` as well if it parks or settles inputs, and
--- `answer`. Most batches of a quiet system are `base` alone, which costs two thirds of the whole (see docs/commit.md).
+-- then `runs` if the batch starts runs or changes their rows, then `rest` as well if it parks or settles inputs or keeps
+-- heartbeats, and `answer`. Most batches of a quiet system are `base` alone, which costs two thirds of the whole (see
+-- docs/commit.md).
 
 -- name: base
 WITH wanted AS MATERIALIZED (
@@ -67,13 +68,14 @@ acknowledged AS (
 -- name: runs
 , started AS (
     INSERT INTO {schema}.runs (run_key, shard, workflow_id, run, workflow, version, nonce, source, status, condition,
-                               reason, custom_status, started_at, closed_at, next_wakeup_at)
+                               reason, custom_status, started_at, closed_at, next_wakeup_at, parent, attributes)
     SELECT n.run_key, f.shard, n.workflow_id, n.run, n.workflow, n.version, n.nonce, n.source, n.status, n.condition,
-           n.reason, n.custom_status, n.started_at, n.closed_at, n.next_wakeup_at
+           n.reason, n.custom_status, n.started_at, n.closed_at, n.next_wakeup_at, n.parent, n.attributes::jsonb
     FROM unnest($14::bigint[], $15::text[], $16::int[], $17::text[], $18::int[], $19::text[], $20::text[], $21::text[],
-                $22::text[], $23::bytea[], $24::text[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[])
+                $22::text[], $23::bytea[], $24::text[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
+                $28::bytea[], $29::text[])
         AS n (run_key, workflow_id, run, workflow, version, nonce, source, status, condition, reason, custom_status,
-              started_at, closed_at, next_wakeup_at)
+              started_at, closed_at, next_wakeup_at, parent, attributes)
     JOIN fenced f ON f.shard = n.run_key >> 48
 ),
 changed AS (
@@ -84,27 +86,45 @@ changed AS (
         reason = u.reason,
         custom_status = u.custom_status,
         closed_at = u.closed_at,
-        next_wakeup_at = u.next_wakeup_at
-    FROM unnest($28::bigint[], $29::int[], $30::text[], $31::text[], $32::bytea[], $33::text[], $34::timestamptz[],
-                $35::timestamptz[])
-        AS u (run_key, version, status, condition, reason, custom_status, closed_at, next_wakeup_at)
+        next_wakeup_at = u.next_wakeup_at,
+        attributes = u.attributes::jsonb
+    FROM unnest($30::bigint[], $31::int[], $32::text[], $33::text[], $34::bytea[], $35::text[], $36::timestamptz[],
+                $37::timestamptz[], $38::text[])
+        AS u (run_key, version, status, condition, reason, custom_status, closed_at, next_wakeup_at, attributes)
     JOIN fenced f ON f.shard = u.run_key >> 48
     WHERE r.run_key = u.run_key
 )
 
--- name: parked
+-- name: rest
 , kept AS (
     INSERT INTO {schema}.parked (shard, number, workflow_id, run_key, expires_at, data)
     SELECT p.shard, p.number, p.workflow_id, p.run_key, p.expires_at, p.data
-    FROM unnest($36::int[], $37::bigint[], $38::text[], $39::bigint[], $40::timestamptz[], $41::bytea[])
+    FROM unnest($39::int[], $40::bigint[], $41::text[], $42::bigint[], $43::timestamptz[], $44::bytea[])
         AS p (shard, number, workflow_id, run_key, expires_at, data)
     JOIN fenced f ON f.shard = p.shard
 ),
 settled AS (
     DELETE FROM {schema}.parked p
-    USING unnest($42::int[], $43::bigint[]) AS g (shard, number)
+    USING unnest($45::int[], $46::bigint[]) AS g (shard, number)
     JOIN fenced f ON f.shard = g.shard
     WHERE p.shard = g.shard AND p.number = g.number
+),
+-- What an earlier attempt says late does not replace what a later one has said.
+said AS (
+    INSERT INTO {schema}.heartbeats AS h (run_key, seq, attempt, at, details)
+    SELECT b.run_key, b.seq, b.attempt, b.at, b.details
+    FROM unnest($47::bigint[], $48::bigint[], $49::int[], $50::timestamptz[], $51::bytea[])
+        AS b (run_key, seq, attempt, at, details)
+    JOIN fenced f ON f.shard = b.run_key >> 48
+    ON CONFLICT (run_key, seq) DO UPDATE
+    SET attempt = excluded.attempt, at = excluded.at, details = excluded.details
+    WHERE h.attempt <= excluded.attempt
+),
+silenced AS (
+    DELETE FROM {schema}.heartbeats h
+    USING unnest($52::bigint[]) AS g (run_key)
+    JOIN fenced f ON f.shard = g.run_key >> 48
+    WHERE h.run_key = g.run_key
 )
 
 -- name: answer

@@ -2,7 +2,7 @@
 
 -- name: runs_by_key
 SELECT run_key, workflow_id, run, workflow, version, nonce, source, status, condition, reason, custom_status, started_at,
-       closed_at, next_wakeup_at
+       closed_at, next_wakeup_at, parent, attributes::text
 FROM {schema}.runs
 WHERE run_key = ANY ($1::bigint[]);
 
@@ -12,7 +12,7 @@ SELECT r.*
 FROM unnest($1::text[]) AS w (workflow_id)
 CROSS JOIN LATERAL (
     SELECT run_key, workflow_id, run, workflow, version, nonce, source, status, condition, reason, custom_status,
-           started_at, closed_at, next_wakeup_at
+           started_at, closed_at, next_wakeup_at, parent, attributes::text
     FROM {schema}.runs
     WHERE workflow_id = w.workflow_id
     ORDER BY run DESC
@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (
 -- All runs of the id count, also those closed long ago.
 -- name: run_of_source
 SELECT run_key, workflow_id, run, workflow, version, nonce, source, status, condition, reason, custom_status, started_at,
-       closed_at, next_wakeup_at
+       closed_at, next_wakeup_at, parent, attributes::text
 FROM {schema}.runs
 WHERE workflow_id = $1 AND source = $2
 ORDER BY run
@@ -30,7 +30,7 @@ LIMIT 1;
 
 -- name: stalled
 SELECT run_key, workflow_id, run, workflow, version, nonce, source, status, condition, reason, custom_status, started_at,
-       closed_at, next_wakeup_at
+       closed_at, next_wakeup_at, parent, attributes::text
 FROM {schema}.runs
 WHERE shard = $1 AND condition = $2 AND run_key > $3
 ORDER BY run_key
@@ -80,6 +80,11 @@ CROSS JOIN LATERAL (
     ORDER BY seq DESC
     LIMIT 1
 ) h;
+
+-- name: heartbeats
+SELECT run_key, seq, attempt, at, details
+FROM {schema}.heartbeats
+WHERE run_key = ANY ($1::bigint[]);
 
 -- name: outbox
 SELECT commit_no, refs, bodies

@@ -36,7 +36,7 @@ from everstep_orchestrator.api.problems import (
 from everstep_orchestrator.api.runs import no_such_run
 from everstep_orchestrator.api.segments import valid_name
 from everstep_orchestrator.api.waiting import next_fact, seconds_of, submit, watching
-from everstep_schemas.wire import AnySubmission, Cancel, LifecycleType, Signal, Start, Terminate
+from everstep_schemas.wire import Cancel, LifecycleType, RunSubmission, Signal, Start, Terminate
 
 _REFUSALS = (MALFORMED, TOO_LARGE, NOT_JSON, INVALID, DATABASE_UNAVAILABLE, KAFKA_UNAVAILABLE)
 _STEERING = documented(NO_SUCH_RUN, RUN_CLOSED, *_REFUSALS)
@@ -177,7 +177,7 @@ async def terminate_run(api: FromProcess, workflow_id: FromPath[str], data: JSON
     return await _send(api, Terminate(workflow_id=workflow_id, reason=data.reason))
 
 
-async def _send(api: Api, submission: AnySubmission) -> Accepted:
+async def _send(api: Api, submission: RunSubmission) -> Accepted:
     """Makes the submission durable, if there is an open run that it can reach."""
     run = await api.reader.describe(submission.workflow_id)
     if run is None:

@@ -21,6 +21,7 @@ import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
+from everstep_schemas.names import partition_of
 from everstep_schemas.wire import Outgoing
 
 log = structlog.get_logger(__name__)
@@ -57,7 +58,7 @@ Refused = Callable[[Ticket, Outgoing, str], None]
 
 
 class Publisher:
-    """The one producer of an orchestrator."""
+    """The one producer of an orchestrator. `partitions` are those of topics that need not be looked up."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Publisher:
         max_request_bytes: int,
         acked: Callable[[], None],
         refused: Refused,
+        partitions: Mapping[str, int] | None = None,
     ) -> None:
         self._connection = connection
         self._topics = topics
@@ -77,7 +79,7 @@ class Publisher:
         self._renewal = asyncio.Lock()
         self._queues: dict[TopicPartition, deque[_Queued]] = {}
         self._unplaced: dict[str, list[_Queued]] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] = dict(partitions or {})
         self._next: dict[str, int] = {}
         self._discovering: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,18 +124,23 @@ class Publisher:
             self._start(_break(producer))
 
     def _place(self, topic: str) -> None:
-        """Spreads messages that may go anywhere over the topic's partitions, a few in a row to each."""
+        """Puts messages with a key where it belongs, and spreads others over the partitions, a few in a row to each."""
         count = self._counts.get(topic)
         if not count:
             if topic not in self._discovering:
                 self._discovering.add(topic)
                 self._start(self._discover(topic))
             return
-        waiting = self._unplaced.pop(topic)
-        run = max(SPREAD, -(-len(waiting) // count))
-        for start in range(0, len(waiting), run):
+        anywhere: list[_Queued] = []
+        for queued in self._unplaced.pop(topic):
+            if (key := queued[1].key) is None:
+                anywhere.append(queued)
+            else:
+                self._enqueue(TopicPartition(topic, partition_of(key, count)), queued)
+        run = max(SPREAD, -(-len(anywhere) // count))
+        for start in range(0, len(anywhere), run):
             partition = self._next[topic] = (self._next.get(topic, -1) + 1) % count
-            for queued in waiting[start : start + run]:
+            for queued in anywhere[start : start + run]:
                 self._enqueue(TopicPartition(topic, partition), queued)
 
     async def _discover(self, topic: str) -> None:

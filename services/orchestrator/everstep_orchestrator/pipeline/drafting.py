@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 import msgspec
 
 from everstep._core.engine import Activation, CannotRun, Identity, LiveRun
-from everstep_orchestrator.store import ParkedRow, RunRow
+from everstep_orchestrator.store import HeartbeatRow, ParkedRow, RunRow
+from everstep_schemas.events import Parent
 from everstep_schemas.wire import Outgoing
+
+_parents = msgspec.json.Decoder(Parent)
 
 
 class Entry:
     """A run as its owner knows it: the stored row, and the live run if it is in memory."""
 
-    __slots__ = ("cannot_run", "live", "row", "touched")
+    __slots__ = ("cannot_run", "live", "row", "said", "touched")
 
     def __init__(self, row: RunRow, live: LiveRun | None = None) -> None:
         self.row = row
         self.live = live
         self.cannot_run: CannotRun | None = None
+        self.said = False  # whether a heartbeat of this run may be stored
         self.touched = 0  # the number of the last commit that holds something of this run: until it is durable, stay
 
     @property
@@ -38,7 +42,13 @@ class Entry:
             workflow=row.workflow,
             version=row.version,
             nonce=row.nonce,
+            parent=self.parent,
         )
+
+    @property
+    def parent(self) -> Parent | None:
+        """Who waits for the run's end."""
+        return None if self.row.parent is None else _parents.decode(self.row.parent)
 
     def change(self, **columns: object) -> None:
         """Sets columns of the stored row; `Draft.change` writes them."""
@@ -112,6 +122,8 @@ class Draft:
     bodies: list[Outgoing] = field(default_factory=list)
     parked: list[ParkedRow] = field(default_factory=list)
     unparked: list[int] = field(default_factory=list)
+    heartbeats: dict[tuple[int, int], HeartbeatRow] = field(default_factory=dict)
+    silenced: list[int] = field(default_factory=list)
     closed: list[Entry] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     items: int = 0
@@ -136,10 +148,20 @@ class Draft:
         if entry.row.run_key not in self.created:
             self.changed[entry.row.run_key] = entry
 
+    def keep_heartbeat(self, row: HeartbeatRow) -> None:
+        """The newest of each activity or callback counts."""
+        self.heartbeats[row.run_key, row.seq] = row
+
+    def silence(self, key: int) -> None:
+        """The run has closed: nothing that was said of its progress is kept."""
+        self.silenced.append(key)
+        for said in [said for said in self.heartbeats if said[0] == key]:
+            del self.heartbeats[said]
+
     @property
     def size(self) -> int:
         """How many rows, about, this will write."""
-        return len(self.history) + len(self.bodies) + len(self.parked)
+        return len(self.history) + len(self.bodies) + len(self.parked) + len(self.heartbeats)
 
     @property
     def outgoing(self) -> list[Outgoing]:

@@ -1,4 +1,4 @@
-"""From a Kafka record to what it asks for. Pure: bytes in, one of the five kinds out, never an exception.
+"""From a Kafka record to what it asks for. Pure: bytes in, one of a few kinds out, never an exception.
 
 Whatever cannot be understood becomes `Dead` with the reason; a submission that lies in another shard's partition, where
 its sender's partitioner put it, becomes `Elsewhere`.
@@ -6,20 +6,32 @@ its sender's partitioner put it, becomes `Elsewhere`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
+from everstep._core.starting import why_impossible
 from everstep_schemas import cloudevents
+from everstep_schemas.events import Parent
 from everstep_schemas.names import Token, shard_of, shard_of_key, why_bad_name
 from everstep_schemas.wire import (
+    ActivitiesRenewed,
     ActivityResult,
     AnySubmission,
+    CallbackSubmission,
+    ChildEnd,
+    ChildStart,
+    CompleteCallback,
+    FailCallback,
     Forwarded,
+    HeartbeatCallback,
+    RunResult,
+    RunSubmission,
     Signal,
     Start,
+    Update,
     inbox_decoder,
     submission_decoder,
 )
@@ -44,19 +56,46 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A submission for a run of this shard. `source` is its identity, the same however often it arrives."""
+    """A submission for a run of this shard. `source` is its identity, the same however often it arrives.
 
-    submission: AnySubmission
+    A run that made it waits at `reply_to` to hear whether it reached the other.
+    """
+
+    submission: RunSubmission
     source: str
-    traceparent: str | None
+    traceparent: str | None = None
+    reply_to: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answer to an attempt of an activity."""
+    """An answer to what a run of this shard waits for, which its token names."""
 
-    message: ActivityResult
+    message: ActivityResult | RunResult
     token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A worker still runs attempts of runs of this shard."""
+
+    message: ActivitiesRenewed
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """What an outside system says about a callback of a run of this shard. `source` is its identity."""
+
+    submission: CallbackSubmission
+    token: Token
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What a run asks of a run of this shard that is its child, or is to be."""
+
+    message: ChildStart | ChildEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +110,10 @@ class Elsewhere:
 class Refused:
     """A submission that was understood but asks for something impossible."""
 
-    submission: AnySubmission
+    submission: RunSubmission
     source: str
     reason: str
+    reply_to: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +124,7 @@ class Dead:
     detail: str
 
 
-Incoming = Request | Result | Elsewhere | Refused | Dead
+Incoming = Request | Result | Renewal | Callback | Child | Elsewhere | Refused | Dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,48 +142,89 @@ class Reader:
         """What a record of the inbox topic says."""
         return _guarded(lambda: self._inbox(record))
 
+    # ---- submissions
+
     def _submission(self, record: Record) -> Incoming:
         body, traceparent = cloudevents.body(_text(record.value), record.headers)
         submission = submission_decoder.decode(body)
         chosen = _identity(submission)
         source = f"{record.topic}/{record.partition}/{record.offset}" if chosen is None else chosen
+        shard = self._shard_of(submission)
+        if isinstance(shard, Dead):
+            return shard
+        if shard == record.partition:
+            return self._here(submission, source, traceparent)
+        raw = msgspec.Raw(body)
+        key = submission.token if isinstance(submission, CallbackSubmission) else submission.workflow_id
+        return Elsewhere(shard, Forwarded(workflow_id=key, source=source, submission=raw, traceparent=traceparent))
+
+    def _forwarded(self, message: Forwarded, partition: int) -> Incoming:
+        submission = submission_decoder.decode(message.submission)
+        shard = self._shard_of(submission)
+        if isinstance(shard, Dead):
+            return shard
+        if shard != partition:
+            return Dead("misplaced", "the submission that is handed on belongs to another partition")
+        return self._here(submission, message.source, message.traceparent, message.reply_to)
+
+    def _shard_of(self, submission: AnySubmission) -> int | Dead:
+        if isinstance(submission, CallbackSubmission):
+            token = Token.parse(submission.token)
+            if token is None or token.shard != shard_of_key(token.run_key) or not token.shard < self.shards:
+                return Dead("invalid", f"token {submission.token[:100]!r} is none that Everstep gave out")
+            return token.shard
         if why := why_bad_name(submission.workflow_id):
             return Dead("invalid", f"workflow_id {why}")
-        shard = shard_of(submission.workflow_id, self.shards)
-        if shard == record.partition:
-            return self._request(submission, source, traceparent)
-        raw = msgspec.Raw(body)
-        return Elsewhere(
-            shard,
-            Forwarded(workflow_id=submission.workflow_id, source=source, submission=raw, traceparent=traceparent),
-        )
+        return shard_of(submission.workflow_id, self.shards)
+
+    def _here(
+        self, submission: AnySubmission, source: str, traceparent: str | None, reply_to: Parent | None = None
+    ) -> Incoming:
+        if isinstance(submission, CallbackSubmission):
+            return self._callback(submission, source)
+        why = self._why_impossible(submission) or _why("its identity", source)
+        if why is not None:
+            return Refused(submission, source, why, reply_to)
+        return Request(submission, source, traceparent, reply_to)
+
+    def _callback(self, submission: CallbackSubmission, source: str) -> Incoming:
+        token = Token.parse(submission.token)
+        payload = _payload(submission)
+        why = self._why_too_large("value", payload) or _why("its identity", source)
+        if token is None or why is not None:
+            return Dead("invalid", f"callback: {why}")
+        return Callback(submission, token, source)
+
+    # ---- inbox
 
     def _inbox(self, record: Record) -> Incoming:
         message = inbox_decoder.decode(_text(record.value))
-        if isinstance(message, Forwarded):
-            return self._forwarded(message, record.partition)
+        match message:
+            case Forwarded():
+                return self._forwarded(message, record.partition)
+            case ChildStart() | ChildEnd():
+                return self._child(message, record.partition)
+            case ActivitiesRenewed():
+                return Renewal(message)
         token = Token.parse(message.token)
         if token is None or not token.shard == shard_of_key(token.run_key) == record.partition:
             return Dead("invalid", f"token {message.token[:100]!r} is none that Everstep gave out for this partition")
         return Result(message, token)
 
-    def _forwarded(self, message: Forwarded, partition: int) -> Incoming:
-        submission = submission_decoder.decode(message.submission)
-        if why := why_bad_name(submission.workflow_id):
+    def _child(self, message: ChildStart | ChildEnd, partition: int) -> Incoming:
+        if why := why_bad_name(message.workflow_id):
             return Dead("invalid", f"workflow_id {why}")
-        if shard_of(submission.workflow_id, self.shards) != partition:
-            return Dead("misplaced", f"workflow_id {submission.workflow_id[:100]!r} belongs to another partition")
-        return self._request(submission, message.source, message.traceparent)
+        if shard_of(message.workflow_id, self.shards) != partition:
+            return Dead("misplaced", f"workflow_id {message.workflow_id[:100]!r} belongs to another partition")
+        return Child(message)
 
-    def _request(self, submission: AnySubmission, source: str, traceparent: str | None) -> Request | Refused:
-        why = self._why_impossible(submission) or _why("its identity", source)
-        return Refused(submission, source, why) if why else Request(submission, source, traceparent)
+    # ---- what a submission may not ask
 
-    def _why_impossible(self, submission: AnySubmission) -> str | None:
+    def _why_impossible(self, submission: RunSubmission) -> str | None:
         match submission:
             case Start():
                 return self._why_bad_start(submission)
-            case Signal():
+            case Signal() | Update():
                 return _why("name", submission.name) or self._why_too_large("value", submission.value)
             case _:
                 return None
@@ -155,14 +236,36 @@ class Reader:
             return "kwargs must be a JSON object"
         if start.version is not None and not 1 <= start.version < 1 << 31:
             return f"version is {start.version}; versions count from 1"
-        kwargs = b"" if start.kwargs is msgspec.UNSET else start.kwargs
-        return _why("workflow", start.workflow) or self._why_too_large("args and kwargs", start.args, kwargs)
+        return (
+            _why("workflow", start.workflow)
+            or self._why_too_large("args, kwargs, memo and with_signal", *_payloads(start))
+            or why_impossible(start)
+        )
 
     def _why_too_large(self, what: str, *parts: bytes | msgspec.Raw) -> str | None:
         size = sum(len(bytes(part)) for part in parts)
         if size <= self.max_payload_bytes:
             return None
         return f"{what} have {size} bytes; {self.max_payload_bytes} are allowed (EVERSTEP_MAX_PAYLOAD_BYTES)"
+
+
+def _payload(submission: CallbackSubmission) -> bytes | msgspec.Raw:
+    match submission:
+        case CompleteCallback():
+            return submission.value
+        case HeartbeatCallback():
+            return submission.details
+        case FailCallback():
+            return submission.error.message.encode()
+
+
+def _payloads(start: Start) -> Iterator[bytes | msgspec.Raw]:
+    yield start.args
+    if start.kwargs is not msgspec.UNSET:
+        yield start.kwargs
+    yield from start.memo.values()
+    if start.with_signal is not None:
+        yield start.with_signal.value
 
 
 def _guarded(read: Callable[[], Incoming]) -> Incoming:
@@ -191,9 +294,11 @@ def _why(field: str, name: str) -> str | None:
 
 def _identity(submission: AnySubmission) -> str | None:
     match submission:
-        case Start():
+        case Start() | CompleteCallback() | FailCallback():
             return submission.submission_id
         case Signal():
             return submission.signal_id
+        case Update():
+            return submission.update_id
         case _:
             return None

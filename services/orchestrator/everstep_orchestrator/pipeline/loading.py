@@ -16,12 +16,14 @@ from itertools import islice
 
 import msgspec
 import structlog
+from msgspec import Raw
 
+from everstep._core.ending import OpenEnds
 from everstep._core.engine import CannotRun, Engine, HistoryRow, LiveRun
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.drafting import Entry
-from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
+from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Request, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Shard
 from everstep_orchestrator.store import ParkedRow, RunRow, Store
@@ -33,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 0.05
 HISTORIES_AT_ONCE = 100  # of a megabyte each at most
-LAST_EVENT = 2**62  # above every number that an event can have
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class Work:
     resumes: list[tuple[Shard, int]] = field(default_factory=list)
     refused: list[tuple[Shard, Ticket, Outgoing, str]] = field(default_factory=list)
     parked: dict[int, list[ParkedRow]] = field(default_factory=dict)
-    last_rows: dict[int, HistoryRow] = field(default_factory=dict)
+    ends: dict[int, OpenEnds] = field(default_factory=dict)
     sources: dict[tuple[str, str], RunRow] = field(default_factory=dict)
     replayed: list[tuple[Shard, Entry]] = field(default_factory=list)
 
@@ -70,8 +71,9 @@ class Loader:
     async def _rows_by_id(self, work: Work) -> None:
         missing: dict[str, Shard] = {}
         for shard, _, incoming in work.records:
-            if isinstance(incoming, Request) and incoming.submission.workflow_id not in shard.latest:
-                missing[incoming.submission.workflow_id] = shard
+            id = _workflow_id(incoming)
+            if id is not None and id not in shard.latest:
+                missing[id] = shard
         if not missing:
             return
         for row in await self._store.latest_runs(list(missing)):
@@ -81,7 +83,7 @@ class Loader:
         missing: dict[int, Shard] = {
             incoming.token.run_key: shard
             for shard, _, incoming in work.records
-            if isinstance(incoming, Result) and incoming.token.run_key not in shard.entries
+            if isinstance(incoming, Result | Callback) and incoming.token.run_key not in shard.entries
         }
         named = (*work.wakeups, *work.resumes, *_commanded(work))
         missing.update((key, shard) for shard, key in named if key not in shard.entries)
@@ -94,9 +96,8 @@ class Loader:
         """Older runs of an id may have been created by the very submission that comes again."""
         asked = set()
         for shard, _, incoming in work.records:
-            if isinstance(incoming, Request) and isinstance(incoming.submission, wire.Start):
-                latest = shard.latest.get(incoming.submission.workflow_id)
-                key = (incoming.submission.workflow_id, incoming.source)
+            if (key := _start_of(incoming)) is not None:
+                latest = shard.latest.get(key[0])
                 if latest is not None and latest.row.run > 1 and shard.created_by(*key) is None:
                     asked.add(key)
         for row in await asyncio.gather(*(self._store.run_of_source(*key) for key in sorted(asked))):
@@ -115,9 +116,15 @@ class Loader:
         await self._replay_all(work)
         ending = [entry.row.run_key for _, entry in self._to_terminate(work)]
         await self._parked(work, [key for key in ending if key not in work.parked])
-        if wanted := {*ending, *resumed}:
-            found = await self._store.rows_holding([(key, LAST_EVENT) for key in sorted(wanted)])
-            work.last_rows = {key: row for (key, _), row in found.items()}
+        for key in sorted({*ending, *resumed}):
+            work.ends[key] = await self._open_ends(key)
+
+    async def _open_ends(self, key: int) -> OpenEnds:
+        """What is left open by a run that may have to be ended without its code."""
+        ends = OpenEnds()
+        async for row in self._store.history(key):
+            ends.feed(row)
+        return ends
 
     async def _replay_all(self, work: Work) -> None:
         waiting = iter({entry.row.run_key: (shard, entry) for shard, entry in self._to_replay(work)}.items())
@@ -128,6 +135,29 @@ class Loader:
                 rows = [row async for row in self._store.history(key)] if rows is None else rows
                 work.replayed.append((shard, entry))
                 await self._replay(entry, rows)
+            await self._restore(some.values())
+
+    async def _restore(self, replayed: Iterable[tuple[Shard, Entry]]) -> None:
+        """What was renewed last, and when, is no part of history: it comes from memory and from what is kept."""
+        leases = [
+            (shard, entry, lease)
+            for shard, entry in replayed
+            if entry.live is not None
+            for lease in entry.live.leases()
+        ]
+        keys = sorted({entry.row.run_key for _, entry, _ in leases})
+        kept = {(row.run_key, row.seq): row for row in await self._store.heartbeats(keys)} if keys else {}
+        for shard, entry, lease in leases:
+            row = kept.get((entry.row.run_key, lease.seq))
+            said = row is not None and row.attempt == lease.attempt
+            entry.said = entry.said or row is not None
+            if entry.live is None:
+                continue
+            if lease.attempt:
+                entry.live.restore(lease.seq, shard.leases.renewed_at(lease.token), None)
+            if row is not None and said:
+                at = max(row.at, shard.leases.renewed_at(lease.token)) if lease.attempt else row.at
+                entry.live.restore(lease.seq, at, Raw(row.details))
 
     async def _parked(self, work: Work, keys: Sequence[int]) -> None:
         found: dict[int, list[ParkedRow]] = {key: [] for key in keys}
@@ -138,8 +168,8 @@ class Loader:
     def _to_terminate(self, work: Work) -> Iterable[tuple[Shard, Entry]]:
         """Runs that cannot run can still be ended."""
         for shard, _, incoming in work.records:
-            if isinstance(incoming, Request) and _terminates(incoming.submission):
-                entry = shard.latest.get(incoming.submission.workflow_id)
+            if (id := _to_be_terminated(incoming)) is not None:
+                entry = shard.latest.get(id)
                 if entry is not None and entry.open and entry.live is None:
                     yield shard, entry
 
@@ -159,12 +189,11 @@ class Loader:
 
     def _named(self, work: Work) -> Iterable[tuple[Shard, Entry]]:
         for shard, _, incoming in work.records:
-            if isinstance(incoming, Result):
+            id = _workflow_id(incoming)
+            if isinstance(incoming, Result | Callback):
                 entry = shard.entries.get(incoming.token.run_key)
-            elif isinstance(incoming, Request):
-                entry = shard.latest.get(incoming.submission.workflow_id)
             else:
-                entry = None
+                entry = None if id is None else shard.latest.get(id)
             if entry is not None:
                 yield shard, entry
         for shard, key in (*work.wakeups, *_commanded(work)):
@@ -215,10 +244,31 @@ class Loader:
             )
 
 
-def _terminates(submission: wire.AnySubmission) -> bool:
-    if isinstance(submission, wire.Start):
-        return submission.on_duplicate == "terminate_existing"
-    return isinstance(submission, wire.Terminate)
+def _workflow_id(incoming: Incoming) -> str | None:
+    """The id that something is about, if it names a run by that."""
+    if isinstance(incoming, Request):
+        return incoming.submission.workflow_id
+    return incoming.message.workflow_id if isinstance(incoming, Child) else None
+
+
+def _start_of(incoming: Incoming) -> tuple[str, str] | None:
+    """The id and the identity of a start."""
+    if isinstance(incoming, Request) and isinstance(incoming.submission, wire.Start):
+        return incoming.submission.workflow_id, incoming.source
+    if isinstance(incoming, Child) and isinstance(incoming.message, wire.ChildStart):
+        return incoming.message.workflow_id, incoming.message.parent.token
+    return None
+
+
+def _to_be_terminated(incoming: Incoming) -> str | None:
+    """The id of a run that may have to be ended."""
+    match incoming:
+        case Request(submission=wire.Start(on_duplicate="terminate_existing") | wire.Terminate() as submission):
+            return submission.workflow_id
+        case Child(message=wire.ChildEnd(how="terminate") as message):
+            return message.workflow_id
+        case _:
+            return None
 
 
 def _commanded(work: Work) -> Iterable[tuple[Shard, int]]:

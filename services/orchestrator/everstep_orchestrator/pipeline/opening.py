@@ -43,7 +43,7 @@ class Opener:
 
     async def open(self, claim: Claim) -> Shard:
         """The shard as stored, with what it owes from before; its timers of the next minute known."""
-        shard = Shard(claim, *await self._positions(claim))
+        shard = Shard(claim, *await self._positions(claim), self.now())
         if claim.claims_without_progress >= CLAIMS_BEFORE_CAUTION:
             shard.one_by_one = TRIED_ONE_BY_ONE
         await self._find_owed(shard)

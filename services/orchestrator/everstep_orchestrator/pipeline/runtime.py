@@ -299,6 +299,7 @@ class Pipeline:
                 await self._opener.refresh_wakeups(shard)
         if shard.lost or shard.draining:
             return
+        shard.leases.forget_old(self._now())
         if shard.early:
             Decider(self._rules, shard).expire_early(self._now())
         before = shard.published

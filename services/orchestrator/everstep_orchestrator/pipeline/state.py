@@ -16,6 +16,7 @@ from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.membership import Claim
 from everstep_orchestrator.pipeline.drafting import Census, Draft, Entry
 from everstep_orchestrator.pipeline.incoming import Record
+from everstep_orchestrator.pipeline.leases import Leases
 from everstep_orchestrator.pipeline.wakeups import Wakeups
 from everstep_orchestrator.store import ParkedRow, RunRow, RunUpdate, ShardCommit
 from everstep_schemas.names import run_key
@@ -51,7 +52,7 @@ _STORED = ("commit_no", "submissions_position", "inbox_position", "last_number",
 class Shard:
     """An owned shard."""
 
-    def __init__(self, claim: Claim, submissions: int, inbox: int) -> None:
+    def __init__(self, claim: Claim, submissions: int, inbox: int, opened_at: int) -> None:
         self._claim = claim
         self._commit: ShardCommit | None = None
         self.number = claim.shard
@@ -66,6 +67,7 @@ class Shard:
         self._by_source: dict[tuple[str, str], Entry] = {}
         self.wakeups = Wakeups()
         self.wakeups_known_until = 0
+        self.leases = Leases(opened_at)
         self.backlog: deque[Record] = deque()
         self.to_resume: deque[int] = deque()
         self.early: dict[str, list[Early]] = {}
@@ -196,6 +198,8 @@ class Shard:
             bodies=draft.bodies,
             parked=draft.parked,
             unparked=draft.unparked,
+            heartbeats=list(draft.heartbeats.values()),
+            silenced=draft.silenced,
         )
         return self._commit
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from everstep_orchestrator.pipeline.incoming import Incoming, Record, Request, Result
+from everstep._core.starting import admission
+from everstep_orchestrator.pipeline.drafting import Entry
+from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Request, Result
 from everstep_orchestrator.pipeline.loading import Work
 from everstep_orchestrator.pipeline.state import Shard
 from everstep_schemas import wire
@@ -80,15 +82,24 @@ def touched(work: Work) -> list[tuple[Shard, int | None]]:
 
 
 def _touched_key(shard: Shard, incoming: Incoming) -> int | None:
-    if isinstance(incoming, Result):
-        return incoming.token.run_key
-    if not isinstance(incoming, Request):
-        return None
-    submission, latest = incoming.submission, shard.latest.get(incoming.submission.workflow_id)
-    if isinstance(submission, wire.Start) and _creates(submission, latest is not None and latest.open):
+    match incoming:
+        case Result() | Callback():
+            return incoming.token.run_key
+        case Request(submission=submission):
+            latest = shard.latest.get(submission.workflow_id)
+            creates = isinstance(submission, wire.Start) and _creates(submission, latest)
+        case Child(message=message):
+            latest = shard.latest.get(message.workflow_id)
+            creates = isinstance(message, wire.ChildStart) and latest is None
+        case _:
+            return None
+    if creates:
         return run_key(shard.number, shard.last_number + 1)
     return None if latest is None else latest.row.run_key
 
 
-def _creates(start: wire.Start, exists: bool) -> bool:
-    return not exists or start.on_duplicate == "terminate_existing"
+def _creates(start: wire.Start, latest: Entry | None) -> bool:
+    return admission(start, exists=latest is not None, is_open=latest is not None and latest.open) in (
+        "create",
+        "replace",
+    )

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import msgspec
 
-from everstep._core.ending import terminated
+from everstep._core.ending import OpenEnds, terminated
 from everstep._core.engine import HistoryRow, StallReason
 from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_orchestrator.pipeline.loading import Work
 from everstep_orchestrator.pipeline.notices import instant, reason_text
 from everstep_orchestrator.pipeline.rules import Rules
-from everstep_orchestrator.pipeline.writing import Writer
-from everstep_schemas import wire
+from everstep_orchestrator.pipeline.writing import Writer, named
 from everstep_schemas.wire import Lifecycle, ParkedInput
 
 
@@ -68,7 +67,7 @@ class Waiting:
         if reason.kind == "blocked":
             tally.blocked.append(entry.row.workflow)
         tally.stalled += entry.row.condition != "stalled"
-        tally.warnings.append(("run stalled", {**_named(entry), "kind": reason.kind, "reason": reason.message}))
+        tally.warnings.append(("run stalled", {**named(entry), "kind": reason.kind, "reason": reason.message}))
         self._writer.change(entry, condition="stalled", reason=msgspec.json.encode(reason))
         if owed is not None:
             self._writer.park(entry, owed)
@@ -82,25 +81,23 @@ class Waiting:
             self._shard.writing().tally.stalled += entry.row.condition != "stalled"
             self._writer.change(entry, condition="stalled", reason=encoded)
 
-    def terminate(self, entry: Entry, message: wire.Terminate, now: int) -> None:
-        """Ends a run that is not in memory; what it was still owed goes with it."""
+    def terminate(self, entry: Entry, reason: str, now: int) -> None:
+        """Ends a run that is not in memory; what it was still owed goes with it, what it left open is let go."""
         key = entry.row.run_key
         entry.cannot_run = None
         self._writer.unpark(key)
         self._writer.release(row.number for row in self._work.parked.pop(key, ()))
-        last = self._last_row(key)
-        self._writer.record(entry, terminated(entry.identity, self._rules.topics, last, message.reason, now))
-
-    def _last_row(self, key: int) -> HistoryRow | None:
-        """Where the run's history stands: in this draft, if it was stalled a moment ago, else as it was loaded."""
-        drafted = next((row for row in reversed(self._shard.writing().history) if row[0] == key), None)
-        return self._work.last_rows.get(key) if drafted is None else HistoryRow(*drafted[1:])
+        ends = self._work.ends.get(key) or OpenEnds()
+        for row_key, seq, at, data in self._shard.writing().history:
+            if row_key == key:  # it was stalled a moment ago
+                ends.feed(HistoryRow(seq, at, data))
+        self._writer.record(entry, terminated(entry.identity, self._rules.topics, ends, reason, now))
 
     def resume(self, entry: Entry, now: int) -> None:
         """It can run again."""
         tally = self._shard.writing().tally
         tally.stalled -= entry.row.condition == "stalled"
-        tally.warnings.append(("run resumed", _named(entry)))
+        tally.warnings.append(("run resumed", named(entry)))
         self._writer.change(entry, condition=None, reason=None)
         self._writer.owe(self._writer.notices.resumed(self._fact(entry, now)))
 
@@ -116,8 +113,3 @@ class Waiting:
             submission_id=row.source,
             reason=reason_text(row.reason),
         )
-
-
-def _named(entry: Entry) -> dict[str, object]:
-    row = entry.row
-    return {"workflow_id": row.workflow_id, "run": row.run, "workflow": row.workflow, "version": row.version}

@@ -8,8 +8,8 @@ from everstep._core.engine import Activation
 from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_orchestrator.pipeline.notices import Notices
 from everstep_orchestrator.pipeline.state import Shard
-from everstep_orchestrator.store import ParkedRow
-from everstep_schemas import wire
+from everstep_orchestrator.store import HeartbeatRow, ParkedRow
+from everstep_schemas import events, wire
 from everstep_schemas.names import Topics
 from everstep_schemas.wire import ParkedInput, encoder
 
@@ -27,10 +27,35 @@ class Writer:
         """A message that belongs to no activation."""
         self.shard.writing().bodies.append(message)
 
-    def reject(self, submission: wire.AnySubmission, source: str, reason: str, now: int) -> None:
+    def reject(self, submission: wire.RunSubmission, source: str, reason: str, now: int) -> None:
         """The submission has no effect, and its sender is told why."""
         self.owe(self.notices.rejected(submission, source, reason, now))
         self.shard.writing().tally.rejected.append(type(submission).__name__.lower())
+
+    def refuse(self, entry: Entry, message: wire.Inbox | wire.Submission, reason: str, now: int) -> None:
+        """What was asked of the run has no effect, and whoever asked is told why."""
+        match message:
+            case wire.Update():
+                id = message.update_id
+            case wire.CompleteCallback() | wire.FailCallback():
+                id = message.submission_id
+            case _:
+                id = None
+        self.owe(self.notices.refused(entry.row.workflow_id, id or "", reason, now))
+        self.shard.writing().tally.rejected.append(type(message).__name__.lower())
+
+    def answer_again(
+        self, entry: Entry, seq: int, answer: events.UpdateCompleted | events.UpdateFailed, now: int
+    ) -> None:
+        """Whoever asks for an update again gets the answer that it had."""
+        row = entry.row
+        self.owe(self.notices.answered_before(row.workflow_id, row.run, row.workflow, row.version, seq, answer, now))
+
+    def keep_heartbeat(self, entry: Entry, row: HeartbeatRow) -> None:
+        """Keeps what was said of the progress of something that the run waits for."""
+        entry.said = True
+        entry.touched = self.shard.writing().commit_no
+        self.shard.writing().keep_heartbeat(row)
 
     def change(self, entry: Entry, **columns: object) -> None:
         """Sets columns of a run's row."""
@@ -75,6 +100,10 @@ class Writer:
         if activation.status_changed:
             entry.change(custom_status=activation.custom_status)
             draft.change(entry)
+        if activation.attributes_changed and entry.live is not None:
+            attributes = entry.live.attributes
+            entry.change(attributes=None if attributes is None else attributes.decode())
+            draft.change(entry)
         if activation.closed:
             self._close(entry, activation)
         else:
@@ -85,6 +114,12 @@ class Writer:
         draft.tally.stalled -= entry.row.condition == "stalled"
         entry.change(status=activation.closed, closed_at=closed_at, condition=None, reason=None, next_wakeup_at=None)
         entry.evict()
+        if entry.said:
+            draft.silence(entry.row.run_key)
+        if activation.unread:
+            draft.tally.warnings.append(
+                ("run ended with unread signals", {**named(entry), "unread": activation.unread})
+            )
         self.shard.wakeups.discard(entry.row.run_key)
         draft.change(entry)
         draft.closed.append(entry)
@@ -109,3 +144,9 @@ class Writer:
         if entry.open and entry.row.next_wakeup_at != at:
             entry.change(next_wakeup_at=at)
             self.shard.writing().change(entry)
+
+
+def named(entry: Entry) -> dict[str, object]:
+    """A run as logs name it."""
+    row = entry.row
+    return {"workflow_id": row.workflow_id, "run": row.run, "workflow": row.workflow, "version": row.version}

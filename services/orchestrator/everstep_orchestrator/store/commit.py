@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from everstep_orchestrator.store.rows import OutboxRow, ParkedRow, Ref, RunRow, RunUpdate, ShardCommit
+from everstep_orchestrator.store.rows import HeartbeatRow, OutboxRow, ParkedRow, Ref, RunRow, RunUpdate, ShardCommit
 from everstep_schemas.wire import Outgoing
 
 Column = Sequence[Any]
@@ -26,15 +26,15 @@ class Statements:
     """The commit, in three lengths: arguments of parts that a batch does not have need not be sent or looked at."""
 
     def __init__(self, sql: Mapping[str, str]) -> None:
-        self._base, self._with_runs, self._with_parked = (
+        self._base, self._with_runs, self._whole = (
             "\n".join(sql[part] for part in parts)
-            for parts in (("base", "answer"), ("base", "runs", "answer"), ("base", "runs", "parked", "answer"))
+            for parts in (("base", "answer"), ("base", "runs", "answer"), ("base", "runs", "rest", "answer"))
         )
 
     def of(self, commits: Sequence[ShardCommit]) -> tuple[str, list[Column]]:
         """The statement for a batch, and its arguments in order."""
-        if any(commit.parked or commit.unparked for commit in commits):
-            return self._with_parked, [*_base(commits), *_runs(commits), *_parked(commits)]
+        if any(commit.parked or commit.unparked or commit.heartbeats or commit.silenced for commit in commits):
+            return self._whole, [*_base(commits), *_runs(commits), *_rest(commits)]
         if any(commit.new_runs or commit.updates for commit in commits):
             return self._with_runs, [*_base(commits), *_runs(commits)]
         return self._base, _base(commits)
@@ -55,10 +55,12 @@ def _runs(commits: Sequence[ShardCommit]) -> list[Column]:
     ]
 
 
-def _parked(commits: Sequence[ShardCommit]) -> list[Column]:
+def _rest(commits: Sequence[ShardCommit]) -> list[Column]:
     return [
         *_structs(ParkedRow, (commit.parked for commit in commits)),
         *_columns(2, ((commit.shard, number) for commit in commits for number in commit.unparked)),
+        *_structs(HeartbeatRow, (commit.heartbeats for commit in commits)),
+        list(chain.from_iterable(commit.silenced for commit in commits)),
     ]
 
 

@@ -8,14 +8,17 @@ from everstep._core.model import HistoryRow
 from everstep_schemas.names import shard_of_key
 from everstep_schemas.wire import Outgoing
 
-__all__ = ["HistoryRow", "OutboxRow", "ParkedRow", "Ref", "RunRow", "RunUpdate", "ShardCommit"]
+__all__ = ["HeartbeatRow", "HistoryRow", "OutboxRow", "ParkedRow", "Ref", "RunRow", "RunUpdate", "ShardCommit"]
 
 Ref = tuple[int, int]
 """(run_key, seq): a row of history, by the number of its first event."""
 
 
 class RunRow(msgspec.Struct, frozen=True, gc=False):
-    """A run as stored. A new run is committed as this row, with its state after the commit's activations."""
+    """A run as stored. A new run is committed as this row, with its state after the commit's activations.
+
+    `parent`, `attributes` and `reason` are JSON.
+    """
 
     run_key: int
     workflow_id: str
@@ -31,6 +34,8 @@ class RunRow(msgspec.Struct, frozen=True, gc=False):
     started_at: int
     closed_at: int | None
     next_wakeup_at: int | None
+    parent: bytes | None = None
+    attributes: str | None = None
 
     @property
     def shard(self) -> int:
@@ -51,6 +56,7 @@ class RunUpdate(msgspec.Struct, frozen=True, gc=False):
     custom_status: str | None = None
     closed_at: int | None = None
     next_wakeup_at: int | None = None
+    attributes: str | None = None
 
 
 class ParkedRow(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +68,16 @@ class ParkedRow(msgspec.Struct, frozen=True, gc=False):
     run_key: int | None
     expires_at: int | None
     data: bytes
+
+
+class HeartbeatRow(msgspec.Struct, frozen=True, gc=False):
+    """What an activity's attempt, or whoever holds a callback (`attempt` 0), said last of its progress, as JSON."""
+
+    run_key: int
+    seq: int
+    attempt: int
+    at: int
+    details: bytes
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
@@ -77,6 +93,7 @@ class ShardCommit(msgspec.Struct, kw_only=True):
 
     `commit_no` is the new one, the stored one plus 1. A run stands in `new_runs` or in `updates`, in either at most
     once, and all `run_key`s are of this shard. `published` never falls. `history` holds `(run_key, seq, at, data)`.
+    Of the runs in `silenced`, none of which stands in `heartbeats`, no heartbeat is kept.
     """
 
     shard: int
@@ -93,3 +110,5 @@ class ShardCommit(msgspec.Struct, kw_only=True):
     bodies: list[Outgoing] = []
     parked: list[ParkedRow] = []
     unparked: list[int] = []
+    heartbeats: list[HeartbeatRow] = []
+    silenced: list[int] = []

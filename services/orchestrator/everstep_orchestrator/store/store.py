@@ -14,7 +14,7 @@ import asyncpg
 from everstep_orchestrator.store.commit import Statements, outbox_row
 from everstep_orchestrator.store.connections import FAILURES, Connections
 from everstep_orchestrator.store.errors import DataRefused, OutcomeUnknown, Unavailable
-from everstep_orchestrator.store.rows import HistoryRow, OutboxRow, ParkedRow, Ref, RunRow, ShardCommit
+from everstep_orchestrator.store.rows import HeartbeatRow, HistoryRow, OutboxRow, ParkedRow, Ref, RunRow, ShardCommit
 from everstep_schemas.sql import queries
 
 PAGE_ROWS = 1000
@@ -103,6 +103,10 @@ class Store:
         """For each event `(run_key, seq)` the row of history that holds it: a ref's own row, or a command's."""
         rows = await self._read("rows_holding", *([e[i] for e in events] for i in (0, 1)))
         return {(key, event): HistoryRow(*row) for key, event, *row in rows}
+
+    async def heartbeats(self, keys: Sequence[int]) -> list[HeartbeatRow]:
+        """What the activities and callbacks of these runs said last."""
+        return [HeartbeatRow(*row) for row in await self._read("heartbeats", keys)]
 
     async def outbox(self, shard: int, above: int) -> list[OutboxRow]:
         """What commits above this number owe to Kafka, in order."""
