@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Any, Protocol, TypeVar, get_type_hints
 from uuid import UUID
 
@@ -74,13 +73,11 @@ class _RunLog:
 class Facts:
     """The run that the code belongs to. Usable only by that code, while it is being run."""
 
-    __slots__ = ("_code", "_random", "_scope", "_uuids")
+    __slots__ = ("_code", "_scope")
 
     def __init__(self, scope: Scope, code: WorkflowCode) -> None:
         self._scope = scope
         self._code = code
-        self._random: random.Random | None = None
-        self._uuids = 0
 
     def _here(self, use: str) -> Scope:
         scope = self._scope
@@ -130,10 +127,7 @@ class Facts:
     @property
     def random(self) -> random.Random:
         """Random numbers that are the same on every replay, and others in every run."""
-        scope = self._here("random")
-        if self._random is None:
-            self._random = random.Random(f"everstep/{scope.identity.nonce}")  # noqa: S311  # replay needs a seed
-        return self._random
+        return self._here("random").chance.random
 
     def now(self) -> datetime:
         """The instant, in UTC, of the event that the code is reacting to."""
@@ -141,10 +135,7 @@ class Facts:
 
     def uuid4(self) -> UUID:
         """A random UUID that is the same on every replay."""
-        scope = self._here("uuid4")
-        self._uuids += 1
-        digest = blake2b(f"{scope.identity.nonce}/uuid/{self._uuids}".encode(), digest_size=16).digest()
-        return UUID(bytes=digest, version=4)
+        return self._here("uuid4").chance.uuid4()
 
     def side_effect(self, fn: Callable[[], T], /) -> T:
         """What `fn` returns, called once and recorded: for what is quick and harmless to lose, such as an environment

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from everstep._core.handles import Handle
+from everstep._core.handles import Handle, dropped, fail
 from everstep._core.journal import Journal
 from everstep._core.timers import Wakeups, instant, micros
 from everstep.errors import WaitTimeout
@@ -18,12 +19,13 @@ Predicate = Callable[[], bool]
 
 
 class ConditionHandle(Handle[None]):
-    """A wait until a predicate is true."""
+    """A wait until a predicate is true. It is asked in the context of the code that waits."""
 
-    __slots__ = ("_conditions", "_seq", "predicate")
+    __slots__ = ("_conditions", "_seq", "context", "predicate")
 
     _conditions: Conditions
     _seq: int
+    context: Context
     predicate: Predicate
 
     def cancel(self, msg: Any | None = None) -> bool:
@@ -54,10 +56,15 @@ class Conditions:
         return iter(self._open)
 
     def wait(self, predicate: Predicate, deadline: int | None) -> ConditionHandle:
-        """A handle that is done when the predicate is; recorded as a wait unless it is true already."""
+        """A handle that is done when the predicate is; recorded as a wait unless it is true already.
+
+        Raises what the predicate raises, and `TypeError` if it is none.
+        """
+        if not callable(predicate):
+            raise TypeError(f"ctx.wait_until needs a function that tells whether something is true, not {predicate!r}")
         handle = ConditionHandle(loop=self._loop)
         handle.predicate = predicate
-        if predicate():
+        if _is_true(predicate):
             handle.set_result(None)
         elif deadline is not None and deadline <= self._loop.now:
             handle.set_exception(_timeout(predicate))
@@ -68,6 +75,7 @@ class Conditions:
     def _await(self, handle: ConditionHandle, deadline: int | None) -> None:
         at = None if deadline is None else instant(deadline)
         seq, awaited = self._journal.record(ConditionAwaited(what=_name(handle.predicate), deadline=at))
+        handle.context = copy_context()
         handle._conditions = self
         handle._seq = seq
         self._open[seq] = handle
@@ -77,23 +85,27 @@ class Conditions:
     def check(self) -> None:
         """End the waits whose predicates are true now; one that raises gives its wait the error."""
         for seq, handle in list(self._open.items()):
-            if seq not in self._open:
-                continue
-            try:
-                met = handle.predicate()
-            except Exception as error:
-                self._met(seq).set_exception(error)
-            else:
-                if met:
-                    self._met(seq).set_result(None)
+            if seq in self._open:
+                self._ask(seq, handle)
 
-    def _met(self, seq: int) -> ConditionHandle:
+    def _ask(self, seq: int, handle: ConditionHandle) -> None:
+        error: BaseException | None = None
+        try:
+            met = handle.context.run(_is_true, handle.predicate)
+        except BaseException as raised:
+            met, error = True, raised
+        if not met or seq not in self._open:
+            return
         self._journal.record(ConditionMet(ref=seq))
-        return self._remove(seq)
+        self._remove(seq)
+        if error is None:
+            handle.set_result(None)
+        else:
+            fail(handle, error)
 
     def cancel(self, seq: int) -> None:
-        self._remove(seq)
         self._journal.record(WaitCancelled(ref=seq))
+        self._remove(seq)
 
     def elapsed(self, seq: int) -> None:
         handle = self._remove(seq)
@@ -102,6 +114,18 @@ class Conditions:
     def _remove(self, seq: int) -> ConditionHandle:
         self._wakeups.discard(seq)
         return self._open.pop(seq)
+
+
+def _is_true(predicate: Predicate) -> bool:
+    answer: object = predicate()
+    if type(answer) is bool:
+        return answer
+    if dropped(answer):
+        raise TypeError(
+            f"ctx.wait_until: {_name(predicate)} awaits something; it only looks at what the run knows. To call an "
+            "activity again and again there is ctx.poll"
+        )
+    return bool(answer)
 
 
 def _timeout(predicate: Predicate) -> WaitTimeout:

@@ -7,6 +7,8 @@ is. Tasks have names, so asyncio gives a handle one as well.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,3 +31,21 @@ else:
         """Something that a workflow has scheduled: await it, cancel it, gather it."""
 
         __slots__ = ()
+
+
+def fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    """End `future` with whatever the author's code has raised."""
+    if isinstance(error, StopIteration | GeneratorExit):
+        # To whoever awaits, these would not be errors: Python takes them for the end of a coroutine.
+        ending, error = error, RuntimeError(f"{type(error).__name__} was raised in what is awaited")
+        error.__cause__ = ending
+    future.set_exception(error)
+
+
+def dropped(value: object) -> bool:
+    """Whether `value` is something to await; nobody will, so a coroutine is closed."""
+    if not inspect.isawaitable(value):
+        return False
+    if inspect.iscoroutine(value):
+        value.close()
+    return True

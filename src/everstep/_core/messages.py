@@ -277,7 +277,8 @@ _MAKERS: dict[type[Event], Callable[..., None]] = {
     events.CallbackFailed: Sender._callback_failed,
 }
 # These speak of an activity that was scheduled before.
-_LOOKED_UP = ("activity_retried", "activity_released", "activity_failed")
+LOOKED_UP = (events.ActivityRetried, events.ActivityReleased, events.ActivityFailed)
+_LOOKED_UP_KINDS = tuple(str(event.__struct_config__.tag) for event in LOOKED_UP)
 
 
 def messages_of(identity: Identity, topics: Topics, rows: Sequence[HistoryRow], lookup: Lookup) -> list[Outgoing]:
@@ -299,4 +300,4 @@ _references = msgspec.json.Decoder(list[_Reference])
 
 def references(rows: Iterable[HistoryRow]) -> list[int]:
     """The numbers that `messages_of` will look up for these rows."""
-    return [event.ref for row in rows for event in _references.decode(row.data) if event.kind in _LOOKED_UP]
+    return [event.ref for row in rows for event in _references.decode(row.data) if event.kind in _LOOKED_UP_KINDS]

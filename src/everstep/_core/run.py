@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from everstep._core.activities import Pending
 from everstep._core.handlers import Refusal
-from everstep._core.messages import Lookup, Sender
+from everstep._core.messages import LOOKED_UP, Lookup, Sender
 from everstep._core.model import Activation, CannotRun, ClosedStatus, Identity, StallReason, Successor
 from everstep._core.program import Program
 from everstep._core.rows import rows_of
@@ -333,12 +333,12 @@ class LiveRun:
             self.evict()
 
     def _lookup(self, event: InputEvent) -> Lookup:
-        """Finds the activity an event refers to, also when applying the event ends it."""
+        """Finds the activity an event refers to, also when the activity ends by applying the event."""
         scheduled = self._program.scope.activities.scheduled
-        if type(event) is not events.ActivityFailed:
+        if type(event) not in LOOKED_UP:
             return scheduled
-        failed = scheduled(event.ref)
-        return lambda ref: failed
+        known = scheduled(event.ref)  # type: ignore[union-attr]  # these have one
+        return lambda ref: known
 
     def evict(self) -> None:
         """Close all of the author's code. Its `finally` blocks run, but can command and record nothing. Idempotent."""

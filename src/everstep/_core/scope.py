@@ -13,6 +13,7 @@ from everstep._core.activities import Activities
 from everstep._core.attributes import Attributes
 from everstep._core.callbacks import Callback, Callbacks
 from everstep._core.calls import ActivityCall, ChildCall
+from everstep._core.chance import Chance
 from everstep._core.children import ChildHandle, Children
 from everstep._core.conditions import Conditions
 from everstep._core.handlers import Queries, Updates
@@ -60,6 +61,7 @@ class Scope:
         "activities",
         "attributes",
         "callbacks",
+        "chance",
         "children",
         "conditions",
         "custom_status",
@@ -101,6 +103,7 @@ class Scope:
         self.queries = Queries()
         self.updates = Updates(loop, journal)
         self.attributes = Attributes(journal, {})
+        self.chance = Chance(identity.nonce)
         self.maps: list[Any] = []  # how far each fan-out is
         self.custom_status: str | None = None
         self.started_at = 0
