@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from everstep_schemas.errors import ErrorInfo
 
 EMPTY_ARGS = Raw(b"[]")
+NULL = Raw(b"null")
 # The answer to an update whose handler had not ended when its run did.
 RUN_ENDED = ErrorInfo(type="RunEnded", message="the run ended before the update's handler had", retryable=False)
 
@@ -362,7 +363,10 @@ class PatchMarked(Event, frozen=True):
 
 
 class SideEffectRecorded(Event, frozen=True):
-    value: Raw
+    """What a side effect gave, or the `error` that it raised."""
+
+    value: Raw = NULL
+    error: ErrorInfo | None = None
 
 
 class Completed(Event, frozen=True):

@@ -11,9 +11,9 @@ from msgspec import UNSET, Raw, UnsetType
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import EMPTY_ARGS, AttributeValue
+from everstep_schemas.events import NULL as NULL
 
 OnDuplicate = Literal["reject", "return_existing", "terminate_existing", "allow_closed"]
-NULL = Raw(b"null")
 
 # ---- submissions: public, so unknown fields are refused rather than dropped
 

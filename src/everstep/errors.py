@@ -321,7 +321,7 @@ def _plain_info(error: BaseException, cause: ErrorInfo | None) -> ErrorInfo:
         return ErrorInfo(type=error.type, message=error.message, traceback=error.traceback, cause=cause)
     return ErrorInfo(
         type=type_name(type(error)),
-        message=_message(error),
+        message=message_of(error),
         traceback=_traceback(error),
         cause=cause,
         retryable=not isinstance(error, NonRetryable | PayloadError),
@@ -353,7 +353,8 @@ def _declared_class(error: BaseException, declared: tuple[type[BaseException], .
     return next((cls for cls in type(error).__mro__ if cls in declared), None)
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """The error's words, as text that can be stored, whatever its class makes of them."""
     try:
         text = str(error)
     except Exception:

@@ -7,8 +7,8 @@ from tests.engine import kit
 
 
 @pytest.fixture(autouse=True)
-def _no_twin_is_left() -> Iterator[None]:
+def _no_run_is_left() -> Iterator[None]:
     """Close what the test's cases left open, so that nothing of theirs runs whenever the collector finds it."""
     yield
-    while kit.twins:
-        kit.twins.pop().evict()
+    while kit.made:
+        kit.made.pop().evict()

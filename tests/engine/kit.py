@@ -34,7 +34,7 @@ SECOND = 1_000_000
 NONCE = "8c5a1e"
 TOPICS = Topics()
 URL = "http://here"
-twins: list[LiveRun] = []
+made: list[LiveRun] = []
 
 
 def identity_of(workflow: Workflow[..., Any], nonce: str = NONCE, number: int = 7) -> Identity:
@@ -93,6 +93,7 @@ class Case:
         self._ids = 0
         self.refused: str | None = None
         self.run, activation = engine.start(identity, started, now)
+        made.append(self.run)
         self._keep(activation)
 
     def next_run(self) -> Case:
@@ -340,7 +341,7 @@ class Case:
         assert state(again) == state(self.run)
         assert again.argument_differences == 0
         self._twin = again
-        twins.append(again)
+        made.append(again)
 
 
 class Recorder:

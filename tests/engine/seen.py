@@ -43,7 +43,7 @@ def state(run: LiveRun) -> dict[str, Any]:
         "at": run._at,
         "state": program.state,
         "begun": program._begun,
-        "broken off": repr(program._fatal),
+        "broken off": repr(program._broken_off),
         "cancelled for": program._cancel_reason,
         "began": scope.started_at,
         "number": program.loop._number,

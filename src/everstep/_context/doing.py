@@ -9,7 +9,7 @@ from typing_extensions import TypeVarTuple, Unpack
 
 from everstep._checks import check_child
 from everstep._context.waiting import Waiting
-from everstep._core.calls import ChildCall, GoOn
+from everstep._core.calls import ChildCall
 from everstep._core.children import ChildHandle, Requests
 from everstep._core.handles import Handle
 from everstep._core.payloads import codec_for
@@ -103,7 +103,7 @@ class Doing(Waiting):
 
         Without `queue`, `timeout` and `retry` those of the workflow's app hold; `returns` is the type of the result.
         """
-        scope = self._here("activity")
+        scope = self._acting("activity")
         return scope.schedule_activity(
             self._code.activity_call(name, args, queue=queue, timeout=timeout, retry=retry, returns=returns)
         )
@@ -146,7 +146,7 @@ class Doing(Waiting):
         still running when this run ends: `"terminate"`, `"cancel"` or `"abandon"`. Awaiting it raises `ChildError` if
         it ends without a result, or if its id has a run already.
         """
-        scope = self._here("child")
+        scope = self._acting("child")
         if not isinstance(workflow, str):
             options = {} if id is None else {"id": id}
             handle: ChildHandle[Any] = workflow.options(on_parent_close=on_parent_close, **options)(*args)
@@ -168,16 +168,16 @@ class Doing(Waiting):
 
     def external(self, workflow_id: str, /) -> External:
         """Any other run, to signal or to cancel."""
-        return External(self._here("external").children.requests, workflow_id)
+        return External(self._acting("external").children.requests, workflow_id)
 
     def continue_as_new(self, workflow: Workflow[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         """End this run and go on as the next one of the same id, with new arguments and an empty history.
 
         Signals that were not received, attributes, memo and the parent's waiting go along. The new run takes the
-        newest version of `workflow` unless its `options(version=…)` name one. What is pending here is cancelled.
+        newest version of `workflow` unless its `options(version=…)` name one. What is pending here is cancelled. Called
+        by a task beside the function, such as a signal's handler, it breaks the function off as a cancellation does.
         """
-        self._here("continue_as_new")
-        raise GoOn(workflow.continuation(args, kwargs))
+        self._acting("continue_as_new").go_on(workflow.continuation(args, kwargs))
 
     # ---- many things
 
@@ -224,7 +224,7 @@ class Doing(Waiting):
         there are `enough`, the rest is cancelled. `async for` gives each item as it ends. How far it is can be queried
         as `progress`.
         """
-        return start_map(self._here("map"), fn, items, concurrency=concurrency, tolerate=tolerate, enough=enough)
+        return start_map(self._acting("map"), fn, items, concurrency=concurrency, tolerate=tolerate, enough=enough)
 
     def map_batches(
         self,
@@ -236,7 +236,7 @@ class Doing(Waiting):
         concurrency: int | None = None,
     ) -> MapHandle[list[T], list[R], list[R]]:
         """Call `fn` on lists of up to `size` items; awaiting gives all results in one list, in order."""
-        return start_batches(self._here("map_batches"), fn, items, size=size, concurrency=concurrency)
+        return start_batches(self._acting("map_batches"), fn, items, size=size, concurrency=concurrency)
 
     @overload
     def first(self, a: Awaitable[A], b: Awaitable[B], /) -> Handle[A | B]: ...
@@ -246,7 +246,7 @@ class Doing(Waiting):
     def first(self, *calls: Awaitable[T]) -> Handle[T]: ...
     def first(self, *calls: Awaitable[Any]) -> Handle[Any]:
         """What the first of these to end gives or raises; the others are cancelled."""
-        return first(self._here("first"), calls)
+        return first(self._acting("first"), calls)
 
     def poll(
         self,
@@ -262,25 +262,25 @@ class Doing(Waiting):
         After `timeout` it raises `WaitTimeout`; a call under way is then cancelled.
         """
         deadline = None if timeout is None else self._after("poll", timeout)
-        return poll(self._here("poll"), call, until, every, deadline)
+        return poll(self._acting("poll"), call, until, every, deadline)
 
     def retry(self, fn: Callable[[], Awaitable[R]], retry: Retry, /) -> Handle[R]:
         """Run a whole block again, as `retry` says, when it raises: `await ctx.retry(pay_and_ship, Retry(…))`.
 
         Its activities have retries of their own, which come first. Cancellation is not retried.
         """
-        return retried(self._here("retry"), fn, retry)
+        return retried(self._acting("retry"), fn, retry)
 
     def saga(self) -> Saga:
         """Steps that are undone in reverse if a later one fails: `async with ctx.saga() as saga`."""
-        return Saga(self._here("saga"))
+        return Saga(self._acting("saga"))
 
     # ---- saying
 
     def set_status(self, text: str, /) -> None:
         """Say in words what the run is doing; shown wherever runs are listed, and published."""
-        self._here("set_status").set_status(text)
+        self._acting("set_status").set_status(text)
 
     def milestone(self, text: str, /) -> None:
         """Say that something has been reached: kept in the history, and published."""
-        self._here("milestone").milestone(text)
+        self._acting("milestone").milestone(text)

@@ -88,10 +88,20 @@ class Facts:
             )
         return scope
 
+    def _acting(self, use: str) -> Scope:
+        scope = self._here(use)
+        if scope.looked_at:
+            raise NondeterminismError(
+                f"ctx.{use} was used in a query or a validator: it leaves no event, so it may only look at the run"
+            )
+        return scope
+
     def _after(self, use: str, duration: Duration) -> int:
+        """The instant after `duration`, on the calendar in any case; now for none or less."""
         if not isinstance(duration, timedelta):
             raise TypeError(f"ctx.{use} needs a duration such as seconds(30), not {duration!r}")
-        return min(self._here(use).loop.now + duration // timedelta(microseconds=1), LAST_INSTANT)
+        now = self._here(use).loop.now
+        return min(now + max(0, duration // timedelta(microseconds=1)), LAST_INSTANT)
 
     @property
     def info(self) -> RunInfo:
@@ -140,8 +150,9 @@ class Facts:
     def side_effect(self, fn: Callable[[], T], /) -> T:
         """What `fn` returns, called once and recorded: for what is quick and harmless to lose, such as an environment
         variable. It may be called again if a process dies before the step is stored; what has effects is an activity.
+        What it raises is recorded as well, and is a `RemoteError` here, now and on every replay.
         """
-        scope = self._here("side_effect")
+        scope = self._acting("side_effect")
         value: T = scope.side_effect(fn, codec_for(_returned(fn)))
         return value
 
@@ -151,14 +162,14 @@ class Facts:
         Runs that come here for the first time do; one that passed here before the change keeps to the old way, now and
         in every replay.
         """
-        return self._here("patched").patched(change_id)
+        return self._acting("patched").patched(change_id)
 
     def retire_patch(self, change_id: str, /) -> None:
         """In the place of `patched`, once no open run takes the old way, which can then be deleted.
 
         Runs that were marked still replay. When none of those is open either, this line can go as well.
         """
-        self._here("retire_patch").retire_patch(change_id)
+        self._acting("retire_patch").retire_patch(change_id)
 
 
 def _returned(fn: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from everstep._core.handlers import QueryHandler, UpdateHandler
 from everstep._core.handles import Handle
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.signals import NO_DEFAULT, UnreadableSignal
-from everstep._core.timers import micros
+from everstep._core.timers import LAST_INSTANT, micros
 from everstep._options import why_bad_time
 from everstep.durations import Duration
 from everstep.queries import Query, Update
@@ -67,13 +67,15 @@ class Waiting(Facts):
 
     def sleep(self, duration: Duration, /) -> Handle[None]:
         """Wait that long, durably: for a year as well as for a second. Nothing or less is over at once."""
-        return self._here("sleep").sleep_until(self._after("sleep", duration))
+        return self._acting("sleep").sleep_until(self._after("sleep", duration))
 
     def sleep_until(self, instant: datetime, /) -> Handle[None]:
         """Wait until then. The instant needs a time zone; one that has passed is over at once."""
-        if instant.tzinfo is None:
+        if not isinstance(instant, datetime):
+            raise TypeError(f"ctx.sleep_until needs an instant such as datetime(…, tzinfo=UTC), not {instant!r}")
+        if instant.utcoffset() is None:
             raise ValueError("ctx.sleep_until needs an instant with a time zone: datetime(…, tzinfo=UTC)")
-        return self._here("sleep_until").sleep_until(micros(instant))
+        return self._acting("sleep_until").sleep_until(min(micros(instant), LAST_INSTANT))
 
     # ---- signals
 
@@ -119,18 +121,18 @@ class Waiting(Facts):
 
         It may be `async` and await activities. An error that it raises is one of the run.
         """
-        self._here("on_signal").mailbox.handle(signal.name, signal.codec.decode, fn)
+        self._acting("on_signal").mailbox.handle(signal.name, signal.codec.decode, fn)
 
     def on_unreadable_signal(self, fn: Callable[[UnreadableSignal], Awaitable[None] | None], /) -> None:
         """From now on `fn` hears of signals that do not fit the type which the code declares for them.
 
         Without it they are put aside all the same: logged, published and shown in the history.
         """
-        self._here("on_unreadable_signal").on_unreadable = fn
+        self._acting("on_unreadable_signal").on_unreadable = fn
 
     def _wait(self, name: str, decode: Callable[[Raw], Any], timeout: Duration | None, default: object) -> Handle[Any]:
         deadline = None if timeout is None else self._after("wait_for_signal", timeout)
-        return self._here("wait_for_signal").wait_for_signal(name, decode, deadline, default)
+        return self._acting("wait_for_signal").wait_for_signal(name, decode, deadline, default)
 
     # ---- callbacks and conditions
 
@@ -142,7 +144,7 @@ class Waiting(Facts):
         Whoever has the token can complete it, once; it cannot be guessed. A failure raises `CallbackError`, the end of
         `timeout`, or `heartbeat_timeout` without a heartbeat, `WaitTimeout`.
         """
-        scope = self._here("callback")
+        scope = self._acting("callback")
         deadline = None if timeout is None else self._after("callback", timeout)
         if heartbeat_timeout is not None and (problem := why_bad_time("heartbeat_timeout", heartbeat_timeout)):
             raise ValueError(f"ctx.callback: {problem}")
@@ -155,13 +157,13 @@ class Waiting(Facts):
         After `timeout` it raises `WaitTimeout`. To look at the outside world again and again there is `ctx.poll`.
         """
         deadline = None if timeout is None else self._after("wait_until", timeout)
-        return self._here("wait_until").wait_until(predicate, deadline)
+        return self._acting("wait_until").wait_until(predicate, deadline)
 
     # ---- queries and updates
 
     def expose(self, **values: object) -> None:
         """Answer the queries of these names: with the value, or with what it returns if it can be called."""
-        self._here("expose").queries.expose(values)
+        self._acting("expose").queries.expose(values)
 
     @overload
     def on_query(self, query: Query[R], fn: Callable[[], R], /) -> None: ...
@@ -174,7 +176,7 @@ class Waiting(Facts):
 
         Without `fn`, a decorator.
         """
-        queries = self._here("on_query").queries
+        queries = self._acting("on_query").queries
         name, codec = (query, _ANY) if isinstance(query, str) else (query.name, query.codec)
 
         def register(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -216,7 +218,7 @@ class Waiting(Facts):
         looks. An update that comes before this line has run is rejected, so register handlers first. Without `fn`, a
         decorator.
         """
-        updates = self._here("on_update").updates
+        updates = self._acting("on_update").updates
         name = update if isinstance(update, str) else update.name
         takes, gives = (_ANY, _ANY) if isinstance(update, str) else (update.codec, update.result_codec)
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET, Raw, UnsetType
 
 from everstep._core.calls import ActivityCall
-from everstep._core.handles import Handle
+from everstep._core.handles import Handle, fail
 from everstep._core.journal import Journal
 from everstep._core.retrying import retry_at
 from everstep._core.states import ACTIVITY, NEW, FailedAttempt
-from everstep._core.timers import Wakeups, instant, micros
+from everstep._core.timers import Wakeups, after, instant, micros
 from everstep.errors import PayloadError, Which, activity_error, timed_out, worker_lost
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
@@ -103,13 +103,13 @@ class Pending:
             yield micros(scheduled.expires_at), "total"
         if self.lease is None:
             if scheduled.queue_timeout_seconds is not None:
-                yield self.at + _micros(scheduled.queue_timeout_seconds), "queue"
+                yield after(self.at, scheduled.queue_timeout_seconds), "queue"
             return
-        yield self.lease.renewed_at + _micros(self.lease.seconds), "lease"
+        yield after(self.lease.renewed_at, self.lease.seconds), "lease"
         if scheduled.timeout_seconds is not None:
-            yield self.lease.at + _micros(scheduled.timeout_seconds) + GRACE, "attempt"
+            yield after(self.lease.at + GRACE, scheduled.timeout_seconds), "attempt"
         if scheduled.heartbeat_timeout_seconds is not None:
-            yield self.lease.beat_at + _micros(scheduled.heartbeat_timeout_seconds) + GRACE, "heartbeat"
+            yield after(self.lease.beat_at + GRACE, scheduled.heartbeat_timeout_seconds), "heartbeat"
 
     def begin(self, at: int) -> None:
         """The attempt is given to workers, for the first time or again."""
@@ -160,7 +160,7 @@ class Activities:
                 kwargs=UNSET if call.kwargs is None else Raw(call.kwargs),
                 timeout_seconds=call.timeout_seconds,
                 retry=call.retry,
-                expires_at=None if total is None else instant(now + _micros(total)),
+                expires_at=None if total is None else instant(after(now, total)),
                 queue_timeout_seconds=call.queue_timeout_seconds,
                 heartbeat_timeout_seconds=call.heartbeat_timeout_seconds,
             )
@@ -199,6 +199,7 @@ class Activities:
         """Its lease has run out: it is given to workers again."""
         pending = self._pending[event.ref]
         pending.state = ACTIVITY[pending.state][events.ActivityReleased]
+        pending.details = event.details
         pending.begin(self._loop.now)
         self._watch(event.ref, pending)
 
@@ -207,8 +208,8 @@ class Activities:
         pending.state = ACTIVITY[pending.state][events.ActivityCompleted]
         try:
             value = pending.call.decode(event.value)
-        except Exception as error:
-            pending.handle.set_exception(error)
+        except BaseException as error:
+            fail(pending.handle, error)
         else:
             pending.handle.set_result(value)
 
@@ -218,13 +219,14 @@ class Activities:
             pending.state = ACTIVITY[pending.state][FailedAttempt]
             pending.error = event.error
             pending.details = event.details
+            pending.lease = None
             pending.retry_at = micros(event.retry_at)
             self._watch(event.ref, pending)
             return
         pending.state = ACTIVITY[pending.state][events.ActivityFailed]
         self._remove(event.ref)
-        pending.handle.set_exception(
-            activity_error(pending.scheduled.name, event.attempt, event.error, pending.call.raises)
+        fail(
+            pending.handle, activity_error(pending.scheduled.name, event.attempt, event.error, pending.call.raises)
         )
 
     def retried(self, event: events.ActivityRetried) -> None:
@@ -328,10 +330,6 @@ _DUE: dict[str, Callable[[Activities, int, Pending, int], events.InputEvent]] = 
     "attempt": Activities._expire_attempt,
     "heartbeat": Activities._expire_heartbeat,
 }
-
-
-def _micros(seconds: float) -> int:
-    return round(seconds * SECOND)
 
 
 def check_size(what: str, call: Any, limit: int, journal: Journal, kind: type[events.Event]) -> None:

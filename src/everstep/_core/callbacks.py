@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from msgspec import Raw
 
-from everstep._core.handles import Handle
+from everstep._core.handles import Handle, fail
 from everstep._core.journal import Journal
 from everstep._core.model import Identity
-from everstep._core.timers import Wakeups, instant, micros
-from everstep.errors import PayloadError, WaitTimeout, callback_error
+from everstep._core.timers import Wakeups, after, instant, micros
+from everstep.errors import WaitTimeout, callback_error, message_of
 from everstep_schemas import events, names
 from everstep_schemas.events import CallbackCreated
 
@@ -108,36 +108,38 @@ class Callbacks:
 
     def cancel(self, seq: int) -> None:
         """Record that nobody waits for it any more."""
-        self._close(seq, "")
         self._journal.record(events.WaitCancelled(ref=seq))
+        self._close(seq, "")
 
     # ---- from outside
 
     def why_refused(self, seq: int, token: str, value: Raw | None) -> str | None:
         """Why a completion with this `value` (None: a failure) cannot be accepted, or None if it can."""
         found = self._open.get(seq)
-        if found is None:
-            known = seq in self._sources
-            return "the callback was completed before, or is no longer waited for" if known else "no such callback"
-        if found.created.token != token:
+        if not self._is_token(seq, token) or (found is None and seq not in self._sources):
             return "no such callback"
-        if value is not None:
-            try:
+        if found is None:
+            return "the callback was completed before, or is no longer waited for"
+        try:
+            if value is not None:
                 found.decode(value)
-            except PayloadError as error:
-                return f"the value does not fit: {error}"
+        except BaseException as error:
+            return f"the value does not fit: {message_of(error)}"
         return None
 
-    def completed_by(self, seq: int) -> str | None:
-        """The identity of what completed or failed it."""
-        return self._sources.get(seq)
+    def completed_by(self, seq: int, token: str) -> str | None:
+        """The identity of what completed or failed it, for whoever has its token."""
+        return self._sources.get(seq) if self._is_token(seq, token) else None
+
+    def _is_token(self, seq: int, token: str) -> bool:
+        return token == token_of(self._identity.run_key, self._identity.nonce, seq)
 
     def completed(self, event: events.CallbackCompleted) -> None:
         found = self._close(event.ref, event.source)
         try:
             value = found.decode(event.value)
-        except Exception as error:
-            found.handle.set_exception(error)
+        except BaseException as error:
+            fail(found.handle, error)
         else:
             found.handle.set_result(value)
 
@@ -164,7 +166,7 @@ class Callbacks:
         if created.deadline is not None:
             yield micros(created.deadline), False
         if created.heartbeat_timeout_seconds is not None:
-            yield self._beats[seq] + round(created.heartbeat_timeout_seconds * 1_000_000), True
+            yield after(self._beats[seq], created.heartbeat_timeout_seconds), True
 
     def _close(self, seq: int, source: str) -> _Open:
         self._wakeups.discard(seq)

@@ -52,6 +52,10 @@ class Continuation:
     version: int | None = None
     timeout_seconds: float | None = None
 
+    @property
+    def size(self) -> int:
+        return len(self.args) + len(self.kwargs or b"")
+
 
 class GoOn(BaseException):
     """`ctx.continue_as_new` leaves the author's function with this."""

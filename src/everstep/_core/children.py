@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw
 
 from everstep._core.activities import check_size
 from everstep._core.calls import ChildCall
-from everstep._core.handles import Handle
+from everstep._core.handles import Handle, fail
 from everstep._core.journal import Journal
 from everstep._core.model import Identity
 from everstep.errors import child_error, request_error
@@ -129,8 +129,9 @@ class Children:
 
     def cancel(self, seq: int, how: OnParentClose) -> None:
         """Record that nobody waits for the child any more, and what becomes of it."""
-        child = self._pending.pop(seq)
-        self._journal.record(ChildCancelled(ref=seq, workflow_id=child.started.workflow_id, how=how))
+        workflow_id = self._pending[seq].started.workflow_id
+        self._journal.record(ChildCancelled(ref=seq, workflow_id=workflow_id, how=how))
+        del self._pending[seq]
 
     def close_all(self) -> None:
         """The run closes: each child is dealt with as was said when it was started."""
@@ -143,8 +144,8 @@ class Children:
         child = self._pending.pop(event.ref)
         try:
             value = child.call.decode(event.value)
-        except Exception as error:
-            child.handle.set_exception(error)
+        except BaseException as error:
+            fail(child.handle, error)
         else:
             child.handle.set_result(value)
 
@@ -196,8 +197,8 @@ class Requests:
 
     def cancel(self, seq: int) -> None:
         """Record that nobody waits for the answer; what was sent stays sent."""
-        del self._pending[seq]
         self._journal.record(events.WaitCancelled(ref=seq))
+        del self._pending[seq]
 
     def answered(self, event: events.RequestAnswered) -> None:
         workflow_id, handle = self._pending.pop(event.ref)

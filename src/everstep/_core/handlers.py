@@ -177,7 +177,7 @@ class Updates:
         try:
             result = handler.gives.encode(await handler.fn(handler.takes.decode(event.value)))
         except BaseException as error:
-            if self._loop.is_closed():
+            if not self._journal.is_open:
                 raise
             with outside():
                 info = info_of(error)

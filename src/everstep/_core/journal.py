@@ -13,23 +13,32 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from msgspec import Raw
 
 from everstep._core.model import StallReason
+from everstep.errors import NondeterminismError
 from everstep_schemas import events
 from everstep_schemas.events import CommandEvent, Event
 
 C = TypeVar("C", bound=Event)
+Refuse = Callable[[Event | None], NoReturn]
+
+
+def outside_of_a_step(command: Event | None) -> NoReturn:
+    raise NondeterminismError(
+        "something of a run was used while its code is not being run, by another run's for example: what belongs to a "
+        "run is only for the code of its own workflow function"
+    )
 
 
 class Journal:
-    """Numbers events and collects the commands of one activation."""
+    """Numbers events and collects the commands of one activation. Between two of them it refuses commands."""
 
     __slots__ = (
         "_recorded",
-        "_refused",
+        "_refuse",
         "argument_differences",
         "commands",
         "history_bytes",
@@ -44,7 +53,7 @@ class Journal:
         self.mismatch: StallReason | None = None
         self.argument_differences = 0
         self._recorded: Sequence[CommandEvent] | None = None
-        self._refused: Callable[[], None] | None = None
+        self._refuse: Refuse | None = outside_of_a_step
 
     def begin(self, recorded: Sequence[CommandEvent] | None) -> int:
         """Number an input event and begin to collect its commands: new ones, or those in `recorded` again."""
@@ -52,15 +61,22 @@ class Journal:
         self.next_seq = seq + 1
         self.commands = []
         self._recorded = recorded
+        self._refuse = None
         return seq
 
-    def close(self, refused: Callable[[], None]) -> None:
-        """From now on recording a command calls `refused`, which raises."""
-        self._refused = refused
+    def close(self, refuse: Refuse = outside_of_a_step) -> None:
+        """Until the next activation begins, whoever would record something is refused."""
+        self._refuse = refuse
 
-    def reopen(self) -> None:
-        """Commands are recorded again."""
-        self._refused = None
+    @property
+    def is_open(self) -> bool:
+        """Whether the code is being run, rather than looked at."""
+        return self._refuse is None
+
+    def must_be_open(self) -> None:
+        """For what leaves no command and yet changes the run: refused like one."""
+        if self._refuse is not None:
+            self._refuse(None)
 
     @property
     def replaying(self) -> bool:
@@ -70,6 +86,10 @@ class Journal:
         """Whether the recorded history goes on with a command of this kind."""
         return type(self.recorded_next()) is kind
 
+    def ends_with(self, kind: type[Event]) -> bool:
+        """Whether the recorded history closes this activation with an event of this kind."""
+        return bool(self._recorded) and type((self._recorded or ())[-1]) is kind
+
     def recorded_next(self) -> CommandEvent | None:
         """The command with which the recorded history goes on within this activation."""
         recorded, at = self._recorded, len(self.commands)
@@ -77,8 +97,8 @@ class Journal:
 
     def record(self, command: C) -> tuple[int, C]:
         """The command's number, and the command as history holds it."""
-        if self._refused is not None:
-            self._refused()
+        if self._refuse is not None:
+            self._refuse(command)
         if self._recorded is not None:
             command = self._compared(command, self._recorded)
         seq = self.next_seq

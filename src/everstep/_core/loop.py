@@ -180,6 +180,14 @@ class RunLoop(asyncio.AbstractEventLoop):
         dropped, self._ready = bool(self._ready), []
         return dropped
 
+    def number(self) -> int:
+        """The number of the newest future or task."""
+        return self._number
+
+    def set_number(self, number: int) -> None:
+        """Forget the futures that were made since this was the `number`."""
+        self._number = number
+
     def _run_ready(self) -> None:
         while self._ready and not self._ended:
             batch, self._ready = self._ready, []

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from everstep._core.model import HistoryRow, Identity
-from everstep._core.timers import instant
+from everstep._core.timers import after, instant
 from everstep_schemas import cloudevents, events, names, wire
 from everstep_schemas.events import AnyEvent, Event, decode_events
 from everstep_schemas.names import Topics
@@ -92,7 +92,7 @@ class Sender:
             kwargs=scheduled.kwargs,
             timeout_seconds=scheduled.timeout_seconds,
             deadline=scheduled.expires_at,
-            start_by=None if queue_seconds is None else instant(at + round(queue_seconds * 1_000_000)),
+            start_by=None if queue_seconds is None else instant(after(at, queue_seconds)),
             heartbeat_timeout_seconds=scheduled.heartbeat_timeout_seconds,
             heartbeat=details,
         )

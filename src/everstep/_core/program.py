@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context as ContextVariables
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from msgspec import UNSET, Raw
 
 from everstep._core import stepping
 from everstep._core.activities import too_large
 from everstep._core.calls import Continuation, GoOn
-from everstep._core.loop import Task, new_loop
+from everstep._core.chance import Chance
+from everstep._core.loop import RunLoop, Task, new_loop
 from everstep._core.model import CannotRun, ClosedStatus, Identity, StallReason, Successor
 from everstep._core.ports import Guard, LogSink, WorkflowCode
 from everstep._core.retrying import retry_at
@@ -61,9 +62,9 @@ class Program:
 
     __slots__ = (
         "_begun",
+        "_broken_off",
         "_cancel_reason",
         "_code",
-        "_fatal",
         "_guard",
         "_limit",
         "_main",
@@ -85,13 +86,13 @@ class Program:
         self._guard = guard
         self._cancel_reason = ""
         self._begun = False
-        self._fatal: BaseException | None = None
+        self._broken_off: BaseException | None = None
         self._timeout_seconds: float | None = None
         self._variables = ContextVariables()
         self.state = NEW
         self.wakeups = Wakeups()
         self.loop = new_loop(identity.nonce, self._unretrieved)
-        self.scope = Scope(identity, self.loop, self.wakeups, limit, sink, url, self._fail)
+        self.scope = Scope(identity, self.loop, self.wakeups, limit, sink, url, self._break_off)
 
     @property
     def closed(self) -> ClosedStatus | None:
@@ -103,22 +104,33 @@ class Program:
         self.state = RUN[self.state][kind]
         self.loop.now = at
         broken = stepping.step(self.loop, self._guard, self._variables, _APPLY[kind], self, event)
+        self.scope.journal.close()
         if broken is not None:
             raise _blocked(broken)
+        if self._begun and self._main.done() and self.state not in _CLOSED:
+            # The last line of defence: such a run would take inputs for ever and do nothing.
+            problem = "it was cancelled" if self._main.cancelled() else repr(self._main.exception())
+            raise RuntimeError(f"the run's code is over, and the run has not closed: {problem}")
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Ask the author's code something between two steps: it may neither command nor schedule anything."""
-        self.scope.journal.close(_refuse_command)
+        """Ask the author's code something between two steps. It only looks: replay does not know that it was asked.
+
+        Raises `CannotRun` if it does not yield, and if it has changed what the run does next.
+        """
+        if self.loop.is_closed():
+            raise LookupError("the run has left memory: replay it, so that it stays, and ask then")
+        scope, looking = self.scope, _Looking(self.loop, self.scope.chance)
+        scope.looked_at = True
+        scope.journal.close(looking.refuse)
         try:
-            answer = stepping.ask(self.loop, self._guard, self._variables, question)
+            return stepping.ask(self.loop, self._guard, self._variables, question)
         except stepping.Broken as error:
             raise _blocked(str(error)) from error
         finally:
-            self.scope.journal.reopen()
-            scheduled = self.loop.take_ready()
-        if scheduled:
-            raise NondeterminismError("a query or validator has scheduled something; it may only look")
-        return answer
+            scope.looked_at = False
+            scope.journal.close()
+            if looking.has_changed_something():
+                raise CannotRun(StallReason(kind="nondeterminism", message=_CHANGED))
 
     def due(self, seq: int, now: int) -> InputEvent:
         """What happens because the time of `seq` has come."""
@@ -171,6 +183,8 @@ class Program:
 
     def _cancel_requested(self, event: events.CancelRequested) -> None:
         self._cancel_reason = event.reason
+        if self._broken_off is not None:
+            return  # it is cleaning up already
         if self._begun:
             self._main.cancel(event.reason or None)
         else:
@@ -185,24 +199,26 @@ class Program:
     async def _body(self) -> None:
         try:
             value = Raw(await self._result(self.scope.started))
-            closing: Event = events.Completed(value=value, unread=self.unread())
-        except GoOn as going:
-            closing = self._continued(going.continuation)
+            closing = self._completed(value) if self._broken_off is None else self._ended_by(self._broken_off)
         except BaseException as error:
-            if self.loop.is_closed():
+            if not self.scope.journal.is_open:
                 raise
-            closing = self._failure(error)
-        if self._fatal is not None:
-            closing = self._failure(self._fatal)
+            closing = self._ended_by(error if self._broken_off is None else self._broken_off)
         self._let_go()
         self._end(closing)
+
+    def _completed(self, value: Raw) -> Event:
+        return events.Completed(value=value, unread=self.unread())
+
+    def _ended_by(self, error: BaseException) -> Event:
+        return self._continued(error.continuation) if isinstance(error, GoOn) else self._failure(error)
 
     async def _result(self, started: events.Started) -> bytes:
         kwargs = started.kwargs if isinstance(started.kwargs, Raw) else None
         args, named = self._code.decode_args(bytes(started.args), None if kwargs is None else bytes(kwargs))
         value = await self._code.fn(Context(self.scope, self._code), *args, **named)
         result = self._code.encode_result(value)
-        if len(result) > self._limit:
+        if len(result) > self._limit and not self.scope.journal.ends_with(events.Completed):
             raise PayloadError("$", too_large("the run's result", len(result), self._limit))
         return result
 
@@ -226,10 +242,11 @@ class Program:
 
     # ---- how it ends otherwise
 
-    def _fail(self, error: BaseException) -> None:
-        """Code beside the function, such as a signal's handler, has raised: the function is broken off."""
-        self._fatal = self._fatal or error
-        self._main.cancel()
+    def _break_off(self, error: BaseException) -> None:
+        """Code beside the function, such as a signal's handler, has raised: the function is cancelled, once."""
+        if self._broken_off is None and asyncio.current_task() is not self._main:
+            self._broken_off = error
+            self._main.cancel()
 
     def _failure(self, error: BaseException) -> Event:
         if isinstance(error, asyncio.CancelledError) and events.Cancelled in RUN[self.state]:
@@ -257,7 +274,7 @@ class Program:
     def _may_retry(self, error: BaseException) -> bool:
         try:
             return self._code.may_retry(error)
-        except Exception as defect:
+        except BaseException as defect:
             self.scope.log("warning", "retry_if raised, beginning the run again", {"error": repr(defect)})
             return True
 
@@ -305,10 +322,34 @@ def _blocked(where: str) -> CannotRun:
     return CannotRun(StallReason(kind="blocked", message=f"the workflow's code does not yield: {where}"))
 
 
-def _refuse_command() -> None:
-    raise NondeterminismError(
-        "a query or validator has tried to do something: it leaves no event, so it may only look at the run's state"
-    )
+_CHANGED = (
+    "a query or a validator has changed what the run does next. It leaves no event, so a replay does not know of it: it "
+    "may only look at the run's state. Deploy code in which it does, and the run goes on"
+)
+
+
+class _Looking:
+    """Sees to it that nothing is different after the author's code has looked at its run."""
+
+    def __init__(self, loop: RunLoop, chance: Chance) -> None:
+        self._loop = loop
+        self._chance = chance
+        self._before = (loop.number(), chance.state())
+        self._disturbed = False
+
+    def refuse(self, command: Event | None) -> NoReturn:
+        # What cancels something has told its task already.
+        self._disturbed = self._disturbed or hasattr(command, "ref")
+        raise NondeterminismError(
+            "a query or a validator has tried to do something: it leaves no event, so it may only look at the run"
+        )
+
+    def has_changed_something(self) -> bool:
+        """Whether it could not be prevented, or undone."""
+        number, chance = self._before
+        self._loop.set_number(number)
+        self._chance.restore(chance)
+        return self._loop.take_ready() or self._disturbed
 
 
 _APPLY: dict[type[Event], Callable[..., None]] = {

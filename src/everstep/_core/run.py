@@ -190,10 +190,12 @@ class LiveRun:
         if message.submission_id is None:
             raise ValueError("a callback reached the engine without an id: fill in the identity of its source")
         callbacks, seq = self._program.scope.callbacks, seq_of(message.token)
-        if callbacks.completed_by(seq) == message.submission_id:
+        if callbacks.completed_by(seq, message.token) == message.submission_id:
             return None
         value = message.value if isinstance(message, wire.CompleteCallback) else None
-        if (reason := callbacks.why_refused(seq, message.token, value)) is not None:
+        # To read the value may be to run code of the author's.
+        reason = self._program.ask(lambda: callbacks.why_refused(seq, message.token, value))
+        if reason is not None:
             return Refusal(reason)
         if isinstance(message, wire.CompleteCallback):
             return events.CallbackCompleted(ref=seq, value=message.value, source=message.submission_id)
@@ -281,11 +283,19 @@ class LiveRun:
 
     def apply(self, event: InputEvent, now: int) -> Activation:
         """Apply one event at `now`, but never before the event that came last. Raises `CannotRun`."""
-        journal = self._program.scope.journal
         at = max(now, self._at)
         lookup = self._lookup(event)
-        seq = journal.begin(None)
+        seq = self._program.scope.journal.begin(None)
         self._activate(event, at)
+        try:
+            return self._activation(seq, at, event, lookup)
+        except Exception as error:
+            raise _cannot(f"write what {type(event).__name__} at event {seq} has caused", error) from error
+        finally:
+            self._leave()
+
+    def _activation(self, seq: int, at: int, event: InputEvent, lookup: Lookup) -> Activation:
+        journal = self._program.scope.journal
         happened: list[AnyEvent] = [event, *journal.commands]
         rows = rows_of(seq, at, happened)
         for row in rows:
@@ -313,6 +323,7 @@ class LiveRun:
         journal = self._program.scope.journal
         journal.begin(recorded)
         self._activate(event, at)
+        self._leave()
         journal.finish()
         journal.history_bytes += size
         if journal.mismatch is not None:
@@ -325,10 +336,10 @@ class LiveRun:
         except CannotRun:
             raise
         except Exception as error:
-            kind = type(event).__name__
-            message = f"the engine cannot apply {kind} at event {self.next_seq - 1}: {error!r}"
-            raise CannotRun(StallReason(kind="engine", message=message)) from error
+            raise _cannot(f"apply {type(event).__name__} at event {self.next_seq - 1}", error) from error
         self.closed = self._program.closed
+
+    def _leave(self) -> None:
         if self.closed is not None and not self._stays:
             self.evict()
 
@@ -343,6 +354,10 @@ class LiveRun:
     def evict(self) -> None:
         """Close all of the author's code. Its `finally` blocks run, but can command and record nothing. Idempotent."""
         self._program.close()
+
+
+def _cannot(what: str, error: Exception) -> CannotRun:
+    return CannotRun(StallReason(kind="engine", message=f"the engine cannot {what}: {error!r}"))
 
 
 def seq_of(token: str) -> int:

@@ -5,29 +5,39 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from msgspec import Raw
 
-from everstep._core.activities import Activities
+from everstep._core.activities import Activities, too_large
 from everstep._core.attributes import Attributes
 from everstep._core.callbacks import Callback, Callbacks
-from everstep._core.calls import ActivityCall, ChildCall
+from everstep._core.calls import ActivityCall, ChildCall, Continuation, GoOn
 from everstep._core.chance import Chance
 from everstep._core.children import ChildHandle, Children
 from everstep._core.conditions import Conditions
 from everstep._core.handlers import Queries, Updates
-from everstep._core.handles import Handle
+from everstep._core.handles import Handle, dropped
 from everstep._core.journal import Journal
 from everstep._core.loop import DeadLoop, RunLoop
 from everstep._core.model import Identity
 from everstep._core.payloads import codec_for
 from everstep._core.ports import LogSink
-from everstep._core.signals import NO_DEFAULT, Handler, Mailbox, UnreadableSignal
+from everstep._core.signals import NO_DEFAULT, Handler, Mailbox, Message, UnreadableSignal
 from everstep._core.stepping import outside
 from everstep._core.timers import Timers, Wakeups
-from everstep.errors import RunEvicted
-from everstep_schemas.events import MilestoneReached, PatchMarked, SideEffectRecorded, Started, StatusSet
+from everstep.errors import PayloadError, RunEvicted, exception_of, info_of
+from everstep_schemas.events import (
+    Continued,
+    Event,
+    MilestoneReached,
+    PatchMarked,
+    SideEffectRecorded,
+    Started,
+    StatusSet,
+)
+from everstep_schemas.names import why_bad_name
 
 _get_running_loop = asyncio._get_running_loop
 MAX_TEXT_BYTES = 4_096
@@ -65,9 +75,11 @@ class Scope:
         "children",
         "conditions",
         "custom_status",
-        "fail",
+        "break_off",
         "identity",
         "journal",
+        "limit",
+        "looked_at",
         "loop",
         "mailbox",
         "maps",
@@ -89,7 +101,7 @@ class Scope:
         limit: int,
         sink: LogSink,
         url: str,
-        fail: Callable[[BaseException], None],
+        break_off: Callable[[BaseException], None],
     ) -> None:
         self.identity = identity
         self.loop = loop
@@ -107,7 +119,10 @@ class Scope:
         self.maps: list[Any] = []  # how far each fan-out is
         self.custom_status: str | None = None
         self.started_at = 0
-        self.fail = fail
+        self.break_off = break_off
+        self.limit = limit
+        # Between two steps, a query or a validator is being asked.
+        self.looked_at = False
         self.on_unreadable: Callable[[UnreadableSignal], Any] | None = None
         self._sink = sink
         self._patches: dict[str, bool] = {}
@@ -159,21 +174,21 @@ class Scope:
 
     # ---- signals that go to a handler, or to nobody
 
-    def _handle_signal(self, handler: Handler, value: Any) -> None:
-        self.loop.create_task(self._handled(handler, value), name="signal")
+    def _handle_signal(self, handler: Handler, value: Any, message: Message | None = None) -> None:
+        self.loop.create_task(self._handled(handler, value, message), name="signal")
 
-    async def _handled(self, handler: Handler, value: Any) -> None:
+    async def _handled(self, handler: Handler, value: Any, message: Message | None) -> None:
         """An error in a handler is an error of the run, as if its function had raised it."""
+        if message is not None:
+            self.mailbox.seen(message)
         try:
             outcome = handler(value)
             if inspect.isawaitable(outcome):
                 await outcome
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
-            if self.loop.is_closed():
+            if not self.journal.is_open or _is_wanted(error):
                 raise
-            self.fail(error)
+            self.break_off(error)
 
     def _put_aside(self, signal: UnreadableSignal) -> None:
         fields: dict[str, object] = {"name": signal.name, "error": str(signal.error)}
@@ -201,7 +216,7 @@ class Scope:
         """Write to the sink; silent on replay, when it has been written before."""
         if not self.journal.replaying:
             run = self.identity
-            with outside():
+            with outside(), suppress(Exception):  # a line that cannot be written is none on replay either
                 sink = self._sink.bind(workflow_id=run.workflow_id, run=run.run, workflow=run.workflow)
                 getattr(sink, level)(event, **fields)
 
@@ -216,30 +231,69 @@ class Scope:
         """Whether the run takes the new way: one that is new here does, one that has passed here before does not."""
         known = self._patches.get(id)
         if known is None:
-            known = self._patches[id] = not self.journal.replaying or self._is_marked(id)
+            _check_change(id)
+            known = not self.journal.replaying or self._is_marked(id)
             if known:
                 self.journal.record(PatchMarked(id=id))
+            self._patches[id] = known
         return known
 
     def retire_patch(self, id: str) -> None:
         """Accept the mark in histories that have it; new ones get none."""
-        if id not in self._patches and self._is_marked(id):
-            self._patches[id] = True
-            self.journal.record(PatchMarked(id=id))
+        if id not in self._patches:
+            _check_change(id)
+            if self._is_marked(id):
+                self.journal.record(PatchMarked(id=id))
+                self._patches[id] = True
 
     def _is_marked(self, id: str) -> bool:
         following = self.journal.recorded_next()
         return isinstance(following, PatchMarked) and following.id == id
 
     def side_effect(self, fn: Callable[[], Any], codec: Any) -> Any:
-        """What `fn` returns, called once: replays get what was recorded. Raises `PayloadError`."""
-        if self.journal.replaying:
-            value = Raw(b"null")
-        else:
-            with outside():
-                value = Raw(codec.encode(fn()))
-        _, recorded = self.journal.record(SideEffectRecorded(value=value))
+        """What `fn` returns, called once: replays get what was recorded. An error is a result, too: a `RemoteError`."""
+        effect = SideEffectRecorded() if self.journal.replaying else self._effect(fn, codec)
+        _, recorded = self.journal.record(effect)
+        if recorded.error is not None:
+            raise exception_of(recorded.error)
         return codec.decode(recorded.value)
+
+    def _effect(self, fn: Callable[[], Any], codec: Any) -> SideEffectRecorded:
+        self.journal.must_be_open()
+        with outside():
+            try:
+                value = fn()
+                if dropped(value):
+                    raise TypeError("ctx.side_effect: the function awaits something; what takes time is an activity")
+                data = codec.encode(value)
+                if len(data) > self.limit:
+                    raise PayloadError("$", too_large("the side effect's value", len(data), self.limit))
+            except BaseException as error:
+                return SideEffectRecorded(error=info_of(error))
+        return SideEffectRecorded(value=Raw(data))
+
+    # ---- going on
+
+    def go_on(self, continuation: Continuation) -> NoReturn:
+        """Break the function off wherever it is, also from a task beside it. Raises `PayloadError`."""
+        size = continuation.size
+        if size > self.limit and not self.journal.ends_with(Continued):
+            what = f"the arguments of workflow {continuation.workflow!r}"
+            raise PayloadError("$", too_large(what, size, self.limit))
+        going = GoOn(continuation)
+        self.break_off(going)
+        raise going
+
+
+def _is_wanted(error: BaseException) -> bool:
+    """Whether the task was cancelled, rather than having come upon a cancellation of something else."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _check_change(id: str) -> None:
+    if problem := why_bad_name(id) if isinstance(id, str) else "is no text":
+        raise ValueError(f"the change {str(id)[:100]!r}: its name {problem}")
 
 
 def _elapse(handle: TimerHandle) -> None:
@@ -267,5 +321,5 @@ def current() -> Scope | None:
     return None
 
 
-def evicted() -> NoReturn:
+def evicted(command: Event | None = None) -> NoReturn:
     raise RunEvicted("the run has left this process's memory: its code can only let go now")

@@ -24,7 +24,7 @@ from msgspec import Raw
 from everstep._core.handles import Handle
 from everstep._core.journal import Journal
 from everstep._core.timers import Wakeups, instant, micros
-from everstep.errors import PayloadError, WaitTimeout
+from everstep.errors import PayloadError, WaitTimeout, message_of
 from everstep_schemas.events import Inheritance, SignalAwaited, SignalReceived, SignalUnreadable, Unread, WaitCancelled
 
 if TYPE_CHECKING:
@@ -70,20 +70,26 @@ class WaitHandle(Handle[Any]):
             return (yield from super().__await__())
         finally:
             if self.done():
-                self._message = None
+                self._see()
 
     __iter__ = __await__
 
     def result(self) -> Any:
         value = super().result()
-        self._message = None
+        self._see()
         return value
+
+    def _see(self) -> None:
+        """The code has its message now. To look at it in a query is not to receive it."""
+        if self._message is not None and self._mailbox.is_open:
+            self._mailbox.seen(self._message)
+            self._message = None
 
     def cancel(self, msg: Any | None = None) -> bool:
         if self.done():
             if self._message is not None:
-                message, self._message = self._message, None
-                self._mailbox.put_back(self.name, message)
+                self._mailbox.return_unseen(self.name, self._message)
+                self._message = None
             return False
         self._mailbox.cancel(self._seq)
         return super().cancel(msg)
@@ -114,6 +120,7 @@ class Mailbox:
         "_journal",
         "_loop",
         "_run",
+        "_unseen",
         "_waiting",
         "_waits",
         "_wakeups",
@@ -124,7 +131,7 @@ class Mailbox:
         loop: RunLoop,
         journal: Journal,
         wakeups: Wakeups,
-        run: Callable[[Handler, Any], None],
+        run: Callable[[Handler, Any, Message], None],
         aside: Callable[[UnreadableSignal], None],
     ) -> None:
         self._loop = loop
@@ -135,6 +142,8 @@ class Mailbox:
         self._arrived = 0
         self._ids: dict[str, None] = {}
         self._buffers: dict[str, deque[Message]] = {}
+        # By arrival, what was handed to a wait or a handler, and the code has not seen yet.
+        self._unseen: dict[int, tuple[str, Message]] = {}
         self._handlers: dict[str, tuple[Decode, Handler]] = {}
         # Open waits by number, and in order by name; insertion order is the order in which they began.
         self._waits: dict[int, WaitHandle] = {}
@@ -155,15 +164,15 @@ class Mailbox:
         return len(self._buffers.get(name, ()))
 
     def unread(self) -> Iterator[tuple[str, Message]]:
-        """The messages that nobody has received, in order of arrival."""
-        messages = [(message, name) for name, buffer in self._buffers.items() for message in buffer]
-        for message, name in sorted(messages, key=lambda one: one[0].arrival):
-            yield name, message
+        """The messages that the code has not seen, in order of arrival."""
+        messages = [(name, message) for name, buffer in self._buffers.items() for message in buffer]
+        yield from sorted([*messages, *self._unseen.values()], key=lambda one: one[1].arrival)
 
     def inherit(self, inherited: Inheritance) -> None:
         """What the run before had applied, and what it left unread, comes first."""
         self._ids |= dict.fromkeys(inherited.signal_ids)
         for one in inherited.unread:
+            self._ids[one.signal_id] = None
             self._deliver(one.name, one.value, one.signal_id)
 
     # ---- from the author's code
@@ -197,8 +206,22 @@ class Mailbox:
 
     def cancel(self, seq: int) -> None:
         """Record that nobody waits any more."""
-        self._remove(seq)
         self._journal.record(WaitCancelled(ref=seq))
+        self._remove(seq)
+
+    def return_unseen(self, name: str, message: Message) -> None:
+        """Take back what was handed to a wait that is cancelled."""
+        self._journal.must_be_open()
+        self.seen(message)
+        self.put_back(name, message)
+
+    def seen(self, message: Message) -> None:
+        """Whoever was handed the message has it now."""
+        self._unseen.pop(message.arrival, None)
+
+    @property
+    def is_open(self) -> bool:
+        return self._journal.is_open
 
     def put_back(self, name: str, message: Message) -> None:
         """Return a message that nobody has seen: to the handler, to the next wait, else to its place in the buffer."""
@@ -206,7 +229,8 @@ class Mailbox:
             decode, handler = found
             readable, value = self._decoded(name, message, decode)
             if readable:
-                self._run(handler, value)
+                self._unseen[message.arrival] = (name, message)
+                self._run(handler, value, message)
             return
         if waiting := self._waiting.get(name):
             seq, handle = next(iter(waiting.items()))
@@ -218,6 +242,7 @@ class Mailbox:
     def _answer(self, handle: WaitHandle, message: Message) -> bool:
         readable, value = self._decoded(handle.name, message, handle.decode)
         if readable:
+            self._unseen[message.arrival] = (handle.name, message)
             handle.answer(message, value)
         return readable
 
@@ -226,8 +251,8 @@ class Mailbox:
         try:
             return True, decode(message.value)
         except PayloadError as error:
-            self._journal.record(SignalUnreadable(name=name, signal_id=message.signal_id, reason=str(error)))
-            self._aside(UnreadableSignal(name, msgspec.json.decode(message.value), error))
+            self._journal.record(SignalUnreadable(name=name, signal_id=message.signal_id, reason=message_of(error)))
+            self._aside(UnreadableSignal(name, _plain(message.value), error))
             return False, None
 
     def _take(self, name: str) -> Message | None:
@@ -260,6 +285,14 @@ class Mailbox:
             del self._waiting[handle.name]
         self._wakeups.discard(seq)
         return handle
+
+
+def _plain(value: Raw) -> Any:
+    """The value as plain JSON values, or as text if not even that can be made of it."""
+    try:
+        return msgspec.json.decode(value)
+    except Exception:
+        return bytes(value).decode(errors="replace")
 
 
 def _arrival(message: Message) -> int:

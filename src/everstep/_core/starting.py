@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 from everstep._core.attributes import check_size, stored
 from everstep._core.model import FLAGS, Successor
 from everstep._core.ports import WorkflowCode
-from everstep._core.timers import LAST_INSTANT, instant, micros
+from everstep._core.timers import after, instant, micros
 from everstep_schemas import events, wire
 from everstep_schemas.names import why_bad_name
 
@@ -121,7 +121,7 @@ def limited(started: events.Started, birth: Birth) -> events.Started:
     expires_at = started.expires_at
     if expires_at is None and seconds is not None:
         begins = birth.now if started.start_at is None else max(birth.now, micros(started.start_at))
-        expires_at = instant(min(begins + round(seconds * 1_000_000), LAST_INSTANT))
+        expires_at = instant(after(begins, seconds))
     return msgspec.structs.replace(
         started,
         timeout_seconds=seconds,

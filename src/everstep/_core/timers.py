@@ -25,6 +25,11 @@ def micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def after(at: int, seconds: float) -> int:
+    """The instant so many seconds after `at`, on the calendar in any case."""
+    return min(at + round(seconds * 1_000_000), LAST_INSTANT)
+
+
 class Wakeups:
     """The instants of a run, earliest first and equal ones by number. Cancelled ones are dropped lazily."""
 
@@ -35,11 +40,18 @@ class Wakeups:
         self._heap: list[tuple[int, int]] = []
 
     def add(self, seq: int, at: int) -> None:
-        self._at[seq] = at
-        heappush(self._heap, (at, seq))
+        """Wake at `at`, and not at the instant that was given for `seq` before."""
+        if self._at.get(seq) != at:
+            self._at[seq] = at
+            heappush(self._heap, (at, seq))
+            self._tidy()
 
     def discard(self, seq: int) -> None:
-        if self._at.pop(seq, None) is not None and len(self._heap) > 2 * len(self._at) + 16:
+        if self._at.pop(seq, None) is not None:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if len(self._heap) > 2 * len(self._at) + 16:
             self._heap = [(at, seq) for seq, at in self._at.items()]
             heapify(self._heap)
 
@@ -76,9 +88,10 @@ class Timers:
 
     def cancel(self, seq: int) -> None:
         """Record that the timer is no longer wanted, unless it has fired."""
-        if self._pending.pop(seq, None) is not None:
-            self._wakeups.discard(seq)
+        if seq in self._pending:
             self._journal.record(TimerCancelled(ref=seq))
+            del self._pending[seq]
+            self._wakeups.discard(seq)
 
     def fired(self, seq: int) -> None:
         fire = self._pending.pop(seq)
