@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from everstep._core.handlers import QueryHandler
-from everstep._core.handles import Handle
+from everstep._core.handles import Handle, fail
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.scope import Scope
-from everstep.errors import ActivityError, ChildError, MapError
+from everstep.errors import ActivityError, ChildError, MapError, message_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,8 +36,8 @@ class Failures:
     def __init__(self, count: int | None = None, *, ratio: float | None = None) -> None:
         if count is None and ratio is None:
             raise ValueError("Failures needs a count or a ratio: Failures(3), Failures(ratio=0.01)")
-        if count is not None and count < 0:
-            raise ValueError(f"Failures: count is {count}; it cannot be negative")
+        if count is not None:
+            _check_number("Failures: count", count, 0)
         if ratio is not None and not 0 <= ratio <= 1:
             raise ValueError(f"Failures: ratio is {ratio}; it is a share between 0.0 and 1.0")
         self.count = count
@@ -45,7 +46,10 @@ class Failures:
     def most(self, total: int) -> int:
         """How many of `total` items may fail."""
         limits = [self.count] if self.count is not None else []
-        return min([*limits, *([int(self.ratio * total)] if self.ratio is not None else [])])
+        if self.ratio is not None:
+            # As it is written: 0.29 of 100 are 29, and not the 28 that its nearest binary fraction gives.
+            limits.append(int(Fraction(repr(float(self.ratio))) * total))
+        return min(limits)
 
     def __repr__(self) -> str:
         return f"Failures({self.count})" if self.ratio is None else f"Failures({self.count}, ratio={self.ratio})"
@@ -173,19 +177,19 @@ class _Map:
         self._stops_at_enough = enough is not None
         self._result = result
         self._next = 0
-        self._running: dict[asyncio.Future[Any], None] = {}
+        self._running: dict[int, asyncio.Future[Any]] = {}
         self._over = False
-        self._news: asyncio.Future[None] | None = None
+        self._listeners: list[asyncio.Future[None]] = []
         self.ended: list[MapItem[Any, Any]] = []
-        self.progress = MapProgress(getattr(fn, "name", getattr(fn, "__qualname__", repr(fn))), len(items))
+        self.progress = MapProgress(str(getattr(fn, "name", getattr(fn, "__qualname__", type(fn).__name__))), len(items))
         self.handle: MapHandle[Any, Any, Any] = MapHandle(loop=self._loop)
         self.handle._map = self
 
     async def news(self) -> None:
         """Returns when something has happened."""
-        if self._news is None or self._news.done():
-            self._news = self._loop.create_future()
-        await self._news
+        listener = self._loop.create_future()
+        self._listeners.append(listener)
+        await listener
 
     def go_on(self) -> None:
         """Start what may start; the end of the last item ends the map."""
@@ -199,15 +203,15 @@ class _Map:
     def _start(self, item: MapItem[Any, Any]) -> None:
         try:
             future = asyncio.ensure_future(self._fn(item.item), loop=self._loop)
-        except Exception as error:  # the call itself was refused: its arguments do not fit
+        except BaseException as error:  # the call itself was refused: its arguments do not fit
             self._settle(item, error, None)
             return
-        self._running[future] = None
+        self._running[item.index] = future
         self.progress.running += 1
         future.add_done_callback(partial(self._ended, item))
 
     def _ended(self, item: MapItem[Any, Any], future: asyncio.Future[Any]) -> None:
-        self._running.pop(future, None)
+        del self._running[item.index]
         self.progress.running -= 1
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if self._over:
@@ -237,28 +241,34 @@ class _Map:
         elif self.progress.failed > self._failures:
             total, failed = len(self._items), self.progress.failed
             spare = f"{self._enough} of {total} were to succeed" if self._stops_at_enough else f"{self._failures} may"
-            message = f"{failed} of {total} items failed, and {spare}; the last error: {error}"
+            message = f"{failed} of {total} items failed, and {spare}; the last error: {message_of(error)}"
             self._end(MapError(message, MapResult(self._items), error))
 
     def _finish(self) -> None:
+        try:
+            result = self._result(MapResult(self._items))
+        except Exception as error:  # not what `fn` was to give
+            self._end(error)
+            return
         self.stop()
-        self.handle.set_result(self._result(MapResult(self._items)))
-        self._tell()
+        self.handle.set_result(result)
 
     def _end(self, error: BaseException) -> None:
         self.stop()
-        self.handle.set_exception(error)
+        fail(self.handle, error)
 
     def stop(self) -> None:
         """Cancel what runs, oldest first, and start nothing more."""
         self._over = True
-        for future in list(self._running):
+        for future in list(self._running.values()):
             future.cancel()
         self._tell()
 
     def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            if not listener.done():
+                listener.set_result(None)
 
 
 def start_map(
@@ -293,8 +303,7 @@ def start_batches(
     concurrency: int | None,
 ) -> MapHandle[Any, Any, Any]:
     """Start a map over lists of items."""
-    if size < 1:
-        raise ValueError(f"ctx.map_batches: size is {size}; a batch has 1 item or more")
+    _check_number("ctx.map_batches: size", size, 1)
     all_items = list(items)
     batches = [all_items[start : start + size] for start in range(0, len(all_items), size)]
     return _started(
@@ -304,14 +313,22 @@ def start_batches(
         concurrency=concurrency,
         failures=None,
         enough=None,
-        result=lambda result: [one for batch in result.values for one in batch],
+        result=_joined,
     )
+
+
+def _joined(result: MapResult[Any, Any]) -> list[Any]:
+    batches = result.values
+    for one in batches:
+        if not isinstance(one, list | tuple):
+            raise TypeError(f"ctx.map_batches: each call gives a list of results, and one gave {type(one).__qualname__}")
+    return [one for batch in batches for one in batch]
 
 
 def _started(scope: Scope, fn: Callable[[Any], Any], items: list[Any], **given: Any) -> MapHandle[Any, Any, Any]:
     concurrency = len(items) if given["concurrency"] is None else given["concurrency"]
-    if given["concurrency"] is not None and concurrency < 1:
-        raise ValueError(f"ctx.map: concurrency is {concurrency}; 1 or more")
+    if given["concurrency"] is not None:
+        _check_number("ctx.map: concurrency", concurrency, 1)
     started = _Map(scope, fn, items, **{**given, "concurrency": concurrency})
     _show(scope, started.progress)
     started.go_on()
@@ -320,8 +337,10 @@ def _started(scope: Scope, fn: Callable[[Any], Any], items: list[Any], **given: 
 
 def _failures(total: int, tolerate: Failures | None, enough: int | None) -> int | None:
     """How many failures a map survives; None if the first is to be raised as it is."""
-    if enough is not None and not 1 <= enough <= total:
-        raise ValueError(f"ctx.map: enough is {enough}, of {total} items; it is a number of items from 1 on")
+    if enough is not None:
+        _check_number("ctx.map: enough", enough, 1)
+        if enough > total:
+            raise ValueError(f"ctx.map: enough is {enough}, and there are {total} items")
     limits = [] if tolerate is None else [tolerate.most(total)]
     if enough is not None:
         limits.append(total - enough)
@@ -329,6 +348,11 @@ def _failures(total: int, tolerate: Failures | None, enough: int | None) -> int 
 
 
 _progress_codec: Codec[list[MapProgress]] = codec_for(list[MapProgress])
+
+
+def _check_number(what: str, number: object, least: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise ValueError(f"{what} is {number!r}; it is a whole number from {least} on")
 
 
 def _show(scope: Scope, progress: MapProgress) -> None:

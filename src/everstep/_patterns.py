@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from everstep._core.handles import Handle
 from everstep._core.retrying import pause_seconds
 from everstep._core.scope import Scope
+from everstep._core.timers import after
 from everstep.errors import NonRetryable, RetryAfter, WaitTimeout, gives_up, type_name
 from everstep.retry import Backoff, Retry
 from everstep_schemas.errors import ErrorInfo
@@ -24,22 +25,23 @@ def first(scope: Scope, calls: Sequence[Awaitable[Any]]) -> Handle[Any]:
     if not calls:
         raise ValueError("ctx.first needs something to wait for")
     futures = [asyncio.ensure_future(call, loop=scope.loop) for call in calls]
-    return cast("Handle[Any]", scope.loop.create_task(_first(futures), name="first"))
+    race = scope.loop.create_task(_first(futures), name="first")
+    # Not in the task itself, which never begins if it is cancelled at once.
+    race.add_done_callback(lambda _: _let_go(futures))
+    return cast("Handle[Any]", race)
 
 
 async def _first(futures: Sequence[asyncio.Future[Any]]) -> Any:
-    winner: asyncio.Future[Any] | None = None
-    try:
-        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-        winner = next(future for future in futures if future.done())
-        return winner.result()
-    finally:
-        for future in futures:
-            if future is not winner:
-                # Also one that is done: a signal that it was given goes back.
-                future.cancel()
-                if future.done() and not future.cancelled():
-                    future.exception()
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    return next(future for future in futures if future.done()).result()
+
+
+def _let_go(futures: Sequence[asyncio.Future[Any]]) -> None:
+    for future in futures:
+        # Also one that is done: unless it has won, a signal that it was given goes back.
+        future.cancel()
+        if future.done() and not future.cancelled():
+            future.exception()
 
 
 def poll(
@@ -111,4 +113,4 @@ def _key(scope: Scope) -> str:
 
 
 async def _pause(scope: Scope, seconds: float) -> None:
-    await scope.sleep_until(scope.loop.now + round(max(0.0, seconds) * MICROSECONDS))
+    await scope.sleep_until(after(scope.loop.now, max(0.0, seconds)))

@@ -37,7 +37,13 @@ class Saga:
 
     async def step(self, call: Awaitable[R], /, *, undo: Callable[[R], Awaitable[object]]) -> R:
         """Await `call`; from then on `undo(result)` is what undoes it."""
-        result = await call
+        try:
+            result = await call
+        except asyncio.CancelledError:
+            # The step can have succeeded at the very moment in which whoever awaits it is cancelled.
+            if isinstance(call, asyncio.Future) and _has_succeeded(call):
+                self._undo.append(_Undo(_name(undo), partial(undo, call.result())))
+            raise
         self._undo.append(_Undo(_name(undo), partial(undo, result)))
         return result
 
@@ -49,12 +55,13 @@ class Saga:
         self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
         if not isinstance(error, Exception | asyncio.CancelledError):
+            self._undo.clear()
             return
         failures = await self._undo_all()
         if failures:
             raise CompensationError(failures, error)
 
-    async def _undo_all(self) -> list[tuple[str, Exception]]:
+    async def _undo_all(self) -> list[tuple[str, BaseException]]:
         """Undo in a task of its own, which nobody cancels. A cancellation meanwhile is passed on afterwards."""
         undoing = self._scope.loop.create_task(self._in_reverse(), name="saga")
         cancelled: asyncio.CancelledError | None = None
@@ -63,20 +70,24 @@ class Saga:
                 await asyncio.wait([undoing])
             except asyncio.CancelledError as error:
                 cancelled = error
-        failures: list[tuple[str, Exception]] = undoing.result()
+        failures: list[tuple[str, BaseException]] = undoing.result()
         if cancelled is not None and not failures:
             raise cancelled
         return failures
 
-    async def _in_reverse(self) -> list[tuple[str, Exception]]:
-        failures: list[tuple[str, Exception]] = []
+    async def _in_reverse(self) -> list[tuple[str, BaseException]]:
+        failures: list[tuple[str, BaseException]] = []
         while self._undo:
             name, call = self._undo.pop()
             try:
                 await call()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 failures.append((name, error))
         return failures
+
+
+def _has_succeeded(call: asyncio.Future[Any]) -> bool:
+    return call.done() and not call.cancelled() and call.exception() is None
 
 
 def _name(fn: Callable[..., Any]) -> str:

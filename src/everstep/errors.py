@@ -152,8 +152,8 @@ class CompensationError(EverstepError):
     `failures` names each with its error; `cause` is what made the saga fail.
     """
 
-    def __init__(self, failures: list[tuple[str, Exception]], cause: BaseException | None) -> None:
-        what = "; ".join(f"{name}: {error}" for name, error in failures)
+    def __init__(self, failures: list[tuple[str, BaseException]], cause: BaseException | None) -> None:
+        what = "; ".join(f"{name}: {message_of(error) or type(error).__name__}" for name, error in failures)
         super().__init__(f"{len(failures)} of the saga's compensations failed ({what})")
         self.failures = failures
         self.__cause__ = cause

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from everstep._core.payloads import Codec, codec_for
+from everstep._core.texts import check_name
 from everstep.errors import RegistrationError
 from everstep_schemas.names import why_bad_name
 
@@ -47,9 +48,10 @@ class Signal(Declared, Generic[T]):
 
 def declared(signal: Signal[Any] | str, type: Any = Any) -> tuple[str, Codec[Any]]:
     """The name of a signal and what writes and reads its value."""
-    if isinstance(signal, str):
-        return signal, codec_for(type)
-    return signal.name, signal.codec
+    if isinstance(signal, Signal):
+        return signal.name, signal.codec
+    check_name("signal", signal)
+    return signal, codec_for(type)
 
 
 def encoded(signal: Signal[Any] | str, value: Any) -> tuple[str, bytes]:

@@ -25,7 +25,8 @@ class Attributes(MutableMapping[str, AttributeValue]):
         self._values: dict[str, Stored] = dict(values)
 
     def __getitem__(self, name: str) -> AttributeValue:
-        return self._values[name]
+        value = self._values[name]
+        return list(value) if isinstance(value, list) else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -50,11 +51,12 @@ class Attributes(MutableMapping[str, AttributeValue]):
         self._record(name, None)
 
     def _record(self, name: str, value: Stored | None) -> None:
-        self._journal.record(AttributesSet(values={name: value}))
-        if value is None:
-            del self._values[name]
-        else:
-            self._values[name] = value
+        _, recorded = self._journal.record(AttributesSet(values={name: value}))
+        for changed, kept in recorded.values.items():
+            if kept is None:
+                self._values.pop(changed, None)
+            else:
+                self._values[changed] = kept
 
     def snapshot(self) -> dict[str, Stored]:
         return dict(self._values)

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from msgspec import UNSET, Raw
 
-from everstep._core.activities import check_size
+from everstep._core.activities import check_size, too_large
 from everstep._core.calls import ChildCall
 from everstep._core.handles import Handle, fail
 from everstep._core.journal import Journal
 from everstep._core.model import Identity
-from everstep.errors import child_error, request_error
+from everstep._core.texts import check_name, check_text
+from everstep.errors import PayloadError, child_error, request_error
 from everstep.signals import Signal, encoded
 from everstep_schemas import events
 from everstep_schemas.events import ChildCancelled, ChildStarted, OnParentClose
-from everstep_schemas.names import MAX_NAME_BYTES, why_bad_name
+from everstep_schemas.names import MAX_NAME_BYTES
 
 if TYPE_CHECKING:
     from everstep._core.loop import RunLoop
@@ -88,7 +89,7 @@ class Children:
         self._journal = journal
         self._limit = limit
         self._pending: dict[int, Child] = {}
-        self.requests = Requests(loop, journal)
+        self.requests = Requests(loop, journal, limit)
 
     def __contains__(self, seq: int) -> bool:
         return seq in self._pending
@@ -159,9 +160,10 @@ class Children:
 class Requests:
     """What was asked of other runs and is not known to have reached them, by number."""
 
-    __slots__ = ("_journal", "_loop", "_pending")
+    __slots__ = ("_journal", "_limit", "_loop", "_pending")
 
-    def __init__(self, loop: RunLoop, journal: Journal) -> None:
+    def __init__(self, loop: RunLoop, journal: Journal, limit: int) -> None:
+        self._limit = limit
         self._loop = loop
         self._journal = journal
         self._pending: dict[int, tuple[str, RequestHandle]] = {}
@@ -175,16 +177,19 @@ class Requests:
     def signal(self, workflow_id: str, signal: Signal[Any] | str, value: Any, signal_id: str | None) -> RequestHandle:
         """Record a signal to a run. Raises `ValueError` for a bad id, `PayloadError` for a value that does not fit."""
         name, raw = encoded(signal, value)
-        _check("workflow id", workflow_id)
-        _check("signal", name)
+        check_name("workflow id", workflow_id)
+        check_name("signal", name)
+        if len(raw) > self._limit and not self._journal.follows(events.SignalSent):
+            raise PayloadError("$", too_large(f"the value of signal {name!r}", len(raw), self._limit))
         if signal_id is not None:
-            _check("signal_id", signal_id)
+            check_name("signal_id", signal_id)
         sent = events.SignalSent(workflow_id=workflow_id, name=name, value=Raw(raw), signal_id=signal_id or "")
         return self._sent(workflow_id, sent)
 
     def cancel_run(self, workflow_id: str, reason: str) -> RequestHandle:
         """Record that a run is asked to end."""
-        _check("workflow id", workflow_id)
+        check_name("workflow id", workflow_id)
+        check_text("external(…).cancel: the reason", reason)
         return self._sent(workflow_id, events.CancelSent(workflow_id=workflow_id, reason=reason))
 
     def _sent(self, workflow_id: str, command: events.SignalSent | events.CancelSent) -> RequestHandle:
@@ -206,8 +211,3 @@ class Requests:
             handle.set_result(None)
         else:
             handle.set_exception(request_error(workflow_id, event.error))
-
-
-def _check(what: str, name: str) -> None:
-    if problem := why_bad_name(name):
-        raise ValueError(f"{what} {name[:100]!r} {problem}")

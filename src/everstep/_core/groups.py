@@ -12,9 +12,12 @@ from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any
 
+from everstep._core.calls import GoOn
 from everstep._core.loop import RunLoop
 
 AnyFuture = asyncio.Future[Any]
+# These leave a group as they are. To go on as a new run is no error.
+_FATAL = (SystemExit, KeyboardInterrupt, GoOn)
 
 
 class Group:
@@ -60,7 +63,7 @@ class Group:
             self._raise_errors()
 
     def _failed_body(self, error: BaseException) -> None:
-        if isinstance(error, SystemExit | KeyboardInterrupt):
+        if isinstance(error, _FATAL):
             self._fatal = self._fatal or error
         if not self._aborting:
             self._abort()
@@ -100,7 +103,7 @@ class Group:
         if error is None:
             return
         self._errors.append(error)
-        if isinstance(error, SystemExit | KeyboardInterrupt):
+        if isinstance(error, _FATAL):
             self._fatal = self._fatal or error
         if not self._aborting and not self._parent_cancelled and not self._parent.done():
             self._abort()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 
+from everstep._core.timers import after
 from everstep.errors import gives_up
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import RetryPolicy
@@ -28,7 +29,7 @@ def retry_at(policy: RetryPolicy | None, error: ErrorInfo, key: str, attempt: in
         delay = min(max(error.retry_after_seconds, 0.0), _LONGEST_SECONDS)
     else:
         delay = pause_seconds(policy, key, attempt)
-    return now + round(delay * 1_000_000)
+    return after(now, delay)
 
 
 def pause_seconds(policy: RetryPolicy, key: str, attempt: int) -> float:

@@ -26,6 +26,7 @@ from everstep._core.payloads import codec_for
 from everstep._core.ports import LogSink
 from everstep._core.signals import NO_DEFAULT, Handler, Mailbox, Message, UnreadableSignal
 from everstep._core.stepping import outside
+from everstep._core.texts import check_name, check_text
 from everstep._core.timers import Timers, Wakeups
 from everstep.errors import PayloadError, RunEvicted, exception_of, info_of
 from everstep_schemas.events import (
@@ -37,10 +38,8 @@ from everstep_schemas.events import (
     Started,
     StatusSet,
 )
-from everstep_schemas.names import why_bad_name
 
 _get_running_loop = asyncio._get_running_loop
-MAX_TEXT_BYTES = 4_096
 _ANY = codec_for(Any)
 
 
@@ -201,15 +200,13 @@ class Scope:
     def set_status(self, text: str) -> None:
         """Record the text unless it is the status already. Raises `ValueError` for text that cannot be stored."""
         if text != self.custom_status:
-            if problem := _why_bad_text(text):
-                raise ValueError(f"ctx.set_status: the text {problem}")
+            check_text("ctx.set_status: the text", text)
             _, recorded = self.journal.record(StatusSet(text=text))
             self.custom_status = recorded.text
 
     def milestone(self, text: str) -> None:
         """Record the text. Raises `ValueError` for text that cannot be stored."""
-        if problem := _why_bad_text(text):
-            raise ValueError(f"ctx.milestone: the text {problem}")
+        check_text("ctx.milestone: the text", text)
         self.journal.record(MilestoneReached(text=text))
 
     def log(self, level: str, event: str, fields: dict[str, object]) -> None:
@@ -231,7 +228,7 @@ class Scope:
         """Whether the run takes the new way: one that is new here does, one that has passed here before does not."""
         known = self._patches.get(id)
         if known is None:
-            _check_change(id)
+            check_name("ctx.patched: the change", id)
             known = not self.journal.replaying or self._is_marked(id)
             if known:
                 self.journal.record(PatchMarked(id=id))
@@ -241,7 +238,7 @@ class Scope:
     def retire_patch(self, id: str) -> None:
         """Accept the mark in histories that have it; new ones get none."""
         if id not in self._patches:
-            _check_change(id)
+            check_name("ctx.retire_patch: the change", id)
             if self._is_marked(id):
                 self.journal.record(PatchMarked(id=id))
                 self._patches[id] = True
@@ -291,24 +288,9 @@ def _is_wanted(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def _check_change(id: str) -> None:
-    if problem := why_bad_name(id) if isinstance(id, str) else "is no text":
-        raise ValueError(f"the change {str(id)[:100]!r}: its name {problem}")
-
-
 def _elapse(handle: TimerHandle) -> None:
     if not handle.done():
         handle.elapse()
-
-
-def _why_bad_text(text: str) -> str | None:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        return "is not valid Unicode (it holds half of a surrogate pair)"
-    if size > MAX_TEXT_BYTES:
-        return f"has {size} bytes; {MAX_TEXT_BYTES} are allowed"
-    return "holds a NUL character, which PostgreSQL cannot store" if "\0" in text else None
 
 
 def current() -> Scope | None:
