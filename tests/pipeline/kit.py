@@ -24,7 +24,7 @@ from everstep_orchestrator.pipeline.runtime import Pipeline
 from everstep_orchestrator.store import DataRefused, HeartbeatRow, OutboxRow, ParkedRow, RunRow, ShardCommit, Store
 from everstep_schemas import wire
 from everstep_schemas.events import decode_events
-from everstep_schemas.names import Topics, partition_of
+from everstep_schemas.names import Topics, partition_of, shard_of
 
 TOPICS = Topics()
 PATIENCE_SECONDS = 10.0
@@ -291,7 +291,7 @@ class Members:
 
 
 class Installation:
-    """One orchestrator at a time on tables and logs that outlive it. All ids of its tests lie in shard 0."""
+    """One orchestrator at a time on tables and logs that outlive it."""
 
     def __init__(self, shards: int = 1) -> None:
         self.tables = Tables(shards)
@@ -377,8 +377,15 @@ class Installation:
     # ---- inputs
 
     def submit(self, kind: str, workflow_id: str, **fields: Any) -> None:
-        body = {"kind": kind, "workflow_id": workflow_id, **fields}
-        self.logs.write(TOPICS.submissions, 0, json.dumps(body).encode())
+        self.write({"kind": kind, "workflow_id": workflow_id, **fields}, shard_of(workflow_id, self._shards))
+
+    def write(self, body: Mapping[str, Any], partition: int = 0) -> None:
+        """A record of the submissions topic."""
+        self.logs.write(TOPICS.submissions, partition, json.dumps(body).encode())
+
+    def say(self, command: wire.ActivityCommand, message: wire.Inbox) -> None:
+        """A record of the inbox, from a worker that was given the command."""
+        self.logs.write(command.reply_to.topic, command.reply_to.partition, wire.encoder.encode(message))
 
     def answer(self, command: wire.ActivityCommand, value: Any = None) -> None:
         """What a worker says when it has done what it was told."""
@@ -415,9 +422,11 @@ class Installation:
         wanted = ("ce_type", f"everstep.{kind}".encode())
         return [json.loads(m.value) for m in self.publisher.sent if wanted in m.headers]
 
-    async def until(self, holds: Callable[[], object]) -> None:
+    async def until(self, holds: Callable[[], object], *, passing_us: int = 0) -> None:
+        """Waits, while time passes."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not holds():  # noqa: ASYNC110  # many tasks move what is asked for
+            while not holds():
+                self.now += passing_us
                 await asyncio.sleep(0.001)
 
     async def settled(self) -> None:
