@@ -181,7 +181,7 @@ class _Map:
         self._over = False
         self._listeners: list[asyncio.Future[None]] = []
         self.ended: list[MapItem[Any, Any]] = []
-        self.progress = MapProgress(str(getattr(fn, "name", getattr(fn, "__qualname__", type(fn).__name__))), len(items))
+        self.progress = MapProgress(_name(fn), len(items))
         self.handle: MapHandle[Any, Any, Any] = MapHandle(loop=self._loop)
         self.handle._map = self
 
@@ -321,7 +321,7 @@ def _joined(result: MapResult[Any, Any]) -> list[Any]:
     batches = result.values
     for one in batches:
         if not isinstance(one, list | tuple):
-            raise TypeError(f"ctx.map_batches: each call gives a list of results, and one gave {type(one).__qualname__}")
+            raise TypeError(f"ctx.map_batches: a call gave {type(one).__qualname__}, and not a list of results")
     return [one for batch in batches for one in batch]
 
 
@@ -348,6 +348,10 @@ def _failures(total: int, tolerate: Failures | None, enough: int | None) -> int 
 
 
 _progress_codec: Codec[list[MapProgress]] = codec_for(list[MapProgress])
+
+
+def _name(fn: object) -> str:
+    return str(getattr(fn, "name", getattr(fn, "__qualname__", type(fn).__name__)))
 
 
 def _check_number(what: str, number: object, least: int) -> None:

@@ -7,6 +7,7 @@ same, byte for byte; and what a run leaves behind when it is ended must follow f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from everstep_schemas.events import AnyEvent, InputEvent, decode_events
 from everstep_schemas.names import Topics
 from everstep_schemas.wire import Outgoing
 
-__all__ = ["NONCE", "NOW", "SECOND", "Case", "Recorder", "identity_of", "replay", "state"]
+__all__ = ["NONCE", "NOW", "SECOND", "Case", "Recorder", "begin", "identity_of", "raw", "replay", "state"]
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -43,6 +44,12 @@ def identity_of(workflow: Workflow[..., Any], nonce: str = NONCE, number: int = 
 
 def raw(value: Any) -> Raw:
     return Raw(msgspec.json.encode(value))
+
+
+def begin(fn: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **options: Any) -> Case:
+    """A run of a workflow that is only for this test."""
+    app = App("test")
+    return Case(app, app.workflow(fn), *args, **options)
 
 
 class Case:
@@ -333,7 +340,11 @@ class Case:
             assert state(twin) == state(self.run)
             with_code = twin.apply(events.Terminated(reason="?"), self.now)
             without = terminated(self.identity, TOPICS, self._ends, "?", self.now)
-            assert (without.rows, without.messages, without.closed) == (with_code.rows, with_code.messages, "terminated")
+            assert (without.rows, without.messages, without.closed) == (
+                with_code.rows,
+                with_code.messages,
+                "terminated",
+            )
 
     def _check_replay(self) -> None:
         again = self.replayed()

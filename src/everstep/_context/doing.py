@@ -36,6 +36,8 @@ R = TypeVar("R")
 P = ParamSpec("P")
 Ts = TypeVarTuple("Ts")
 
+_OWN: Any = object()  # as the workflow's options say
+
 
 class External:
     """Another run, known by its id: the one that is open when what is sent reaches it."""
@@ -115,7 +117,7 @@ class Doing(Waiting):
         /,
         *args: *Ts,
         id: str | None = None,
-        on_parent_close: OnParentClose = "terminate",
+        on_parent_close: OnParentClose = _OWN,
     ) -> ChildHandle[R]: ...
     @overload
     def child(
@@ -125,11 +127,11 @@ class Doing(Waiting):
         *args: Any,
         returns: TypeForm[T],
         id: str | None = None,
-        on_parent_close: OnParentClose = "terminate",
+        on_parent_close: OnParentClose = _OWN,
     ) -> ChildHandle[T]: ...
     @overload
     def child(
-        self, workflow: str, /, *args: Any, id: str | None = None, on_parent_close: OnParentClose = "terminate"
+        self, workflow: str, /, *args: Any, id: str | None = None, on_parent_close: OnParentClose = _OWN
     ) -> ChildHandle[Any]: ...
     def child(  # type: ignore[misc]  # mypy does not see that `*args: Any` takes `*Ts`
         self,
@@ -138,19 +140,22 @@ class Doing(Waiting):
         *args: Any,
         returns: Any = Any,
         id: str | None = None,
-        on_parent_close: OnParentClose = "terminate",
+        on_parent_close: OnParentClose = _OWN,
     ) -> ChildHandle[Any]:
         """Start a run of another workflow as a child of this one, also by its name alone.
 
         Without an `id` it gets one that follows from this run's. `on_parent_close` says what becomes of it if it is
-        still running when this run ends: `"terminate"`, `"cancel"` or `"abandon"`. Awaiting it raises `ChildError` if
-        it ends without a result, or if its id has a run already.
+        still running when this run ends: `"terminate"`, unless this or the workflow's `options` say otherwise,
+        `"cancel"` or `"abandon"`. Awaiting it raises `ChildError` if it ends without a result, or if its id has a run.
         """
         scope = self._acting("child")
         if not isinstance(workflow, str):
-            options = {} if id is None else {"id": id}
-            handle: ChildHandle[Any] = workflow.options(on_parent_close=on_parent_close, **options)(*args)
+            given = {"id": id, "on_parent_close": on_parent_close}
+            options = {name: one for name, one in given.items() if one is not None and one is not _OWN}
+            handle: ChildHandle[Any] = (workflow.options(**options) if options else workflow)(*args)
             return handle
+        if on_parent_close is _OWN:
+            on_parent_close = "terminate"
         owner = f"workflow {workflow!r}"
         if problem := why_bad_name(workflow):
             raise RegistrationError(f"{owner}: the name {problem}")

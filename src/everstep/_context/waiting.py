@@ -15,6 +15,7 @@ from everstep._core.handlers import QueryHandler, UpdateHandler
 from everstep._core.handles import Handle
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.signals import NO_DEFAULT, UnreadableSignal
+from everstep._core.texts import check_name
 from everstep._core.timers import LAST_INSTANT, micros
 from everstep._options import why_bad_time
 from everstep.durations import Duration
@@ -177,7 +178,8 @@ class Waiting(Facts):
         Without `fn`, a decorator.
         """
         queries = self._acting("on_query").queries
-        name, codec = (query, _ANY) if isinstance(query, str) else (query.name, query.codec)
+        name, codec = (query.name, query.codec) if isinstance(query, Query) else (query, _ANY)
+        check_name("query", name)
 
         def register(fn: Callable[..., Any]) -> Callable[..., Any]:
             if inspect.iscoroutinefunction(fn):
@@ -219,8 +221,11 @@ class Waiting(Facts):
         decorator.
         """
         updates = self._acting("on_update").updates
-        name = update if isinstance(update, str) else update.name
-        takes, gives = (_ANY, _ANY) if isinstance(update, str) else (update.codec, update.result_codec)
+        if isinstance(update, Update):
+            name, takes, gives = update.name, update.codec, update.result_codec
+        else:
+            name, takes, gives = update, _ANY, _ANY
+            check_name("update", name)
 
         def register(fn: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             updates.add(name, UpdateHandler(fn, validate, takes, gives))

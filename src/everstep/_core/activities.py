@@ -225,9 +225,7 @@ class Activities:
             return
         pending.state = ACTIVITY[pending.state][events.ActivityFailed]
         self._remove(event.ref)
-        fail(
-            pending.handle, activity_error(pending.scheduled.name, event.attempt, event.error, pending.call.raises)
-        )
+        fail(pending.handle, activity_error(pending.scheduled.name, event.attempt, event.error, pending.call.raises))
 
     def retried(self, event: events.ActivityRetried) -> None:
         pending = self._pending[event.ref]

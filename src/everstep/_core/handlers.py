@@ -7,16 +7,18 @@ returns is a command. A run does what one update id asks for once.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Raw
 
+from everstep._core.activities import too_large
+from everstep._core.calls import GoOn
+from everstep._core.handles import dropped
 from everstep._core.journal import Journal
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.stepping import outside
-from everstep.errors import PayloadError, info_of
+from everstep.errors import PayloadError, info_of, message_of
 from everstep_schemas.events import RUN_ENDED, UpdateCompleted, UpdateFailed, UpdateRequested
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ _ANY: Codec[Any] = codec_for(Any)
 
 
 class QueryHandler(NamedTuple):
-    """what answers a query, and how the answer is written."""
+    """What answers a query, and how the answer is written."""
 
     fn: Callable[..., Any]
     codec: Codec[Any]
@@ -86,10 +88,9 @@ class Queries:
             raise QueryFailed(f"the run answers no query {name!r}; those it answers: {known}", unknown=True)
         try:
             value = handler.fn(*args)
-        except Exception as error:
-            raise QueryFailed(f"query {name!r} failed: {type(error).__name__}: {error}") from error
-        if inspect.isawaitable(value):
-            _drop(value)
+        except BaseException as error:
+            raise QueryFailed(f"query {name!r} failed: {type(error).__name__}: {message_of(error)}") from error
+        if dropped(value):
             raise QueryFailed(f"query {name!r} awaits something; a query only looks: write `def`, not `async def`")
         try:
             return handler.codec.encode(value)
@@ -101,17 +102,13 @@ def _constant(value: object) -> Callable[[], object]:
     return lambda: value
 
 
-def _drop(value: Any) -> None:
-    if inspect.iscoroutine(value):
-        value.close()
-
-
 class Updates:
     """The updates that the code answers, by name, and all that were requested, by id."""
 
-    __slots__ = ("_answers", "_handlers", "_journal", "_loop", "_running", "inherited")
+    __slots__ = ("_answers", "_handlers", "_journal", "_limit", "_loop", "_running", "inherited")
 
-    def __init__(self, loop: RunLoop, journal: Journal) -> None:
+    def __init__(self, loop: RunLoop, journal: Journal, limit: int) -> None:
+        self._limit = limit
         self._loop = loop
         self._journal = journal
         self._handlers: dict[str, UpdateHandler] = {}
@@ -149,16 +146,15 @@ class Updates:
             return Refusal(f"the run takes no update {name!r}; those it takes: {known}")
         try:
             decoded = handler.takes.decode(value)
-        except PayloadError as error:
-            return Refusal(f"the value of update {name!r} does not fit: {error}")
+        except BaseException as error:
+            return Refusal(f"the value of update {name!r} does not fit: {message_of(error)}")
         if handler.validate is None:
             return None
         try:
             answer = handler.validate(decoded)
-        except Exception as error:
-            return Refusal(str(error) or type(error).__name__)
-        if inspect.isawaitable(answer):
-            _drop(answer)
+        except BaseException as error:
+            return Refusal(message_of(error) or type(error).__name__)
+        if dropped(answer):
             return Refusal(f"the validator of update {name!r} awaits something; it only looks: write `def`")
         return None
 
@@ -176,6 +172,10 @@ class Updates:
     async def _handle(self, seq: int, event: UpdateRequested, handler: UpdateHandler) -> None:
         try:
             result = handler.gives.encode(await handler.fn(handler.takes.decode(event.value)))
+            if len(result) > self._limit and not self._journal.follows(UpdateCompleted):
+                raise PayloadError("$", too_large(f"the answer to update {event.name!r}", len(result), self._limit))
+        except GoOn:
+            raise
         except BaseException as error:
             if not self._journal.is_open:
                 raise

@@ -290,6 +290,7 @@ class Program:
     def successor(self, source: str, closing: events.Continued) -> Successor:
         """The run that goes on with the work of this one, which is `continued`."""
         started, again = self.scope.started, closing.error is not None
+        own_timeout = started.timeout_seconds if closing.workflow == started.workflow else None
         return Successor(
             source=source,
             workflow=closing.workflow,
@@ -299,7 +300,7 @@ class Program:
             attributes=self.scope.attributes.snapshot(),
             memo=started.memo,
             inherited=self._inheritance(),
-            timeout_seconds=self._timeout_seconds or started.timeout_seconds,
+            timeout_seconds=self._timeout_seconds or own_timeout,
             start_at=None if closing.retry_at is None else micros(closing.retry_at),
             expires_at=micros(started.expires_at) if again and started.expires_at is not None else None,
             attempt=started.attempt + 1 if again else 1,
@@ -323,8 +324,8 @@ def _blocked(where: str) -> CannotRun:
 
 
 _CHANGED = (
-    "a query or a validator has changed what the run does next. It leaves no event, so a replay does not know of it: it "
-    "may only look at the run's state. Deploy code in which it does, and the run goes on"
+    "a query or a validator has changed what the run does next. It leaves no event, so a replay does not know of it: "
+    "it may only look at the run. Deploy code in which it does, and the run goes on"
 )
 
 

@@ -69,12 +69,12 @@ class Scope:
         "_sink",
         "activities",
         "attributes",
+        "break_off",
         "callbacks",
         "chance",
         "children",
         "conditions",
         "custom_status",
-        "break_off",
         "identity",
         "journal",
         "limit",
@@ -112,7 +112,7 @@ class Scope:
         self.callbacks = Callbacks(identity, loop, journal, wakeups, url)
         self.conditions = Conditions(loop, journal, wakeups)
         self.queries = Queries()
-        self.updates = Updates(loop, journal)
+        self.updates = Updates(loop, journal, limit)
         self.attributes = Attributes(journal, {})
         self.chance = Chance(identity.nonce)
         self.maps: list[Any] = []  # how far each fan-out is
