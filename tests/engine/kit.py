@@ -217,8 +217,10 @@ class Case:
     def callback_token(self, seq: int) -> str:
         return token_of(self.identity.run_key, self.identity.nonce, seq)
 
-    def called_back(self, seq: int, value: Any = None, id: str | None = None, token: str = "") -> Activation | None:
-        token, id = token or self.callback_token(seq), id or self._next_id("callback")
+    def called_back(
+        self, seq: int, value: Any = None, id: str | None = None, token: str | None = None
+    ) -> Activation | None:
+        token, id = self.callback_token(seq) if token is None else token, id or self._next_id("callback")
         return self.send(wire.CompleteCallback(token=token, value=raw(value), submission_id=id))
 
     def callback_failed(
@@ -227,9 +229,9 @@ class Case:
         problem, id = wire.CallbackProblem(message=message, type=type), id or self._next_id("callback")
         return self.send(wire.FailCallback(token=self.callback_token(seq), error=problem, submission_id=id))
 
-    def beat(self, seq: int, token: str = "") -> bool:
+    def beat(self, seq: int, token: str | None = None) -> bool:
         """Whoever holds the callback says that it still works on it."""
-        token = token or self.callback_token(seq)
+        token = self.callback_token(seq) if token is None else token
         counts = self.run.beat(token, self.now)
         if self._twin is not None:
             assert self._twin.beat(token, self.now) == counts

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.engine.kit import Case
 
-from everstep import App, Context
+from everstep import App, Context, Signal
 from everstep._core.engine import CannotRun
 from everstep._watchdog import Watchdog
 
@@ -106,6 +107,60 @@ def test_closing_code_that_never_yields_is_broken_too(watchdog: Watchdog) -> Non
     case = Case(app, lingers, guard=watchdog, check=False)
     case.run.evict()
     assert case.run.next_seq == 3
+
+
+@dataclass
+class Endless:
+    n: int
+
+    def __post_init__(self) -> None:
+        while self.n == 0:
+            pass
+
+
+@app.activity
+async def make(n: int) -> Endless:
+    raise AssertionError("workers run activities")
+
+
+@app.workflow
+async def answering(ctx: Context) -> None:
+    spins_on: list[int] = []
+
+    async def handler(n: int) -> int:
+        return n
+
+    def spin(*_: int) -> bool:
+        while True:
+            pass
+
+    ctx.on_query("spin", spin)
+    ctx.on_update("spin", handler, validate=spin)
+    ctx.on_signal(Signal[int]("spin"), spins_on.append)
+    callback = ctx.callback(Endless)
+    ctx.wait_until(lambda: bool(spins_on) and spin())
+    await make(1)
+    await callback
+
+
+def spinning(case: Case) -> dict[str, Callable[[], object]]:
+    return {
+        "query": lambda: case.run.query("spin", []),
+        "validator": lambda: case.update("spin", 1),
+        "predicate": lambda: case.signal("spin", 1),
+        "value": lambda: case.complete(4, {"n": 0}),
+        "callback": lambda: case.called_back(2, {"n": 0}),
+    }
+
+
+@pytest.mark.parametrize("way", ["query", "validator", "predicate", "value", "callback"])
+def test_author_s_code_beside_the_function_is_watched_as_well(watchdog: Watchdog, way: str) -> None:
+    case = Case(app, answering, guard=watchdog, check=False)
+    with pytest.raises(CannotRun) as caught:
+        spinning(case)[way]()
+    assert caught.value.reason.kind == "blocked"
+    assert "test_watchdog.py:" in caught.value.reason.message
+    case.run.evict()
 
 
 def test_an_idle_process_is_not_woken(watchdog: Watchdog) -> None:
