@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from everstep import App, Workflow
+from everstep import App, Workflow, _doors
 from everstep._core.engine import Activation, Engine, HistoryRow, Identity, LiveRun
 from everstep._core.ports import Guard, LogSink
 from everstep_schemas import events, names, wire
@@ -16,6 +16,8 @@ from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import AnyEvent, InputEvent, decode_events
 from everstep_schemas.names import Topics
 from everstep_schemas.wire import Outgoing
+
+_doors.install()  # as the services do
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000

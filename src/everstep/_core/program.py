@@ -68,11 +68,17 @@ class Program:
         return _CLOSED.get(self.state)
 
     def activate(self, event: InputEvent, at: int) -> None:
-        """Apply one event and run the code until nothing is ready. Raises `CannotRun` if it never yields."""
+        """Apply one event and run the code until nothing is ready.
+
+        Raises `CannotRun` if the code never yields, and if it did what replay cannot repeat.
+        """
         kind = type(event)
         self.state = RUN[self.state][kind]
         self.loop.now = at
         broken = stepping.step(self.loop, self._guard, self._variables, _APPLY[kind], self, event)
+        if (violation := self.scope.violation) is not None:
+            message = f"{violation}. Deploy code without it and the run goes on"
+            raise CannotRun(StallReason(kind="nondeterminism", message=message, got=violation))
         if broken is not None:
             raise CannotRun(StallReason(kind="blocked", message=f"the workflow's code does not yield: {broken}"))
 
@@ -140,7 +146,8 @@ class Program:
     def _failure(self, error: BaseException) -> Event:
         if isinstance(error, asyncio.CancelledError) and events.Cancelled in RUN[self.state]:
             return events.Cancelled(reason=self._cancel_reason)
-        return events.Failed(error=info_of(error))
+        with stepping.outside():  # a traceback shows source lines, which are read from files
+            return events.Failed(error=info_of(error))
 
     def _unretrieved(self, context: dict[str, Any]) -> None:
         self.scope.unretrieved(context)

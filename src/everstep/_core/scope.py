@@ -16,8 +16,9 @@ from everstep._core.loop import DeadLoop, RunLoop
 from everstep._core.model import Identity
 from everstep._core.ports import LogSink
 from everstep._core.signals import NO_DEFAULT, Mailbox
+from everstep._core.stepping import outside
 from everstep._core.timers import Timers, Wakeups
-from everstep.errors import RunEvicted
+from everstep.errors import NondeterminismError, RunEvicted
 from everstep_schemas.events import StatusSet
 
 _get_running_loop = asyncio._get_running_loop
@@ -55,6 +56,7 @@ class Scope:
         "mailbox",
         "started_at",
         "timers",
+        "violation",
     )
 
     def __init__(self, identity: Identity, loop: RunLoop, wakeups: Wakeups, limit: int, sink: LogSink) -> None:
@@ -66,6 +68,8 @@ class Scope:
         self.mailbox = Mailbox(loop, self.journal, wakeups)
         self.custom_status: str | None = None
         self.started_at = 0
+        # What the code has done that replay cannot repeat: nothing of this step may be recorded.
+        self.violation: str | None = None
         self._sink = sink
         loop.scope = self
         loop.timers = self.timers
@@ -102,8 +106,15 @@ class Scope:
         """Write to the sink; silent on replay, when it has been written before."""
         if not self.journal.replaying:
             run = self.identity
-            sink = self._sink.bind(workflow_id=run.workflow_id, run=run.run, workflow=run.workflow)
-            getattr(sink, level)(event, **fields)
+            with outside():
+                sink = self._sink.bind(workflow_id=run.workflow_id, run=run.run, workflow=run.workflow)
+                getattr(sink, level)(event, **fields)
+
+    def violate(self, message: str) -> NoReturn:
+        """The code did what replay cannot repeat: the run is stalled, even if the code catches what this raises."""
+        self.violation = self.violation or message
+        self.loop.end()
+        raise NondeterminismError(message)
 
     def unretrieved(self, context: dict[str, Any]) -> None:
         """An exception that no code of the run has looked at."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
 
@@ -52,6 +53,17 @@ def step(loop: RunLoop, guard: Guard, context: Context, first: Callable[..., Non
         if collecting:
             gc.enable()
     return broken
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Within a step, let Everstep's own code use clocks, files and randomness: no run's loop is running meanwhile."""
+    loop = _get_running_loop()
+    _set_running_loop(None)
+    try:
+        yield
+    finally:
+        _set_running_loop(loop)
 
 
 def evict(loop: RunLoop, guard: Guard) -> None:
