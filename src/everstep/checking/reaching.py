@@ -22,7 +22,11 @@ from everstep.checking.unit import Reached, Unit
 from everstep.definitions import Activity, Workflow
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
-_CONSTRUCTORS = ("__new__", "__init__", "__post_init__")
+# What creating an instance calls, and what statements call on one without naming it.
+_IMPLICIT = (
+    *("__new__", "__init__", "__post_init__", "__call__", "__await__"),
+    *("__enter__", "__exit__", "__aenter__", "__aexit__", "__iter__", "__next__", "__aiter__", "__anext__"),
+)
 Code = tuple[str, CodeType]  # equal code of two files is not the same code
 
 
@@ -70,7 +74,7 @@ class _Search:
         module = sys.modules.get(function.__module__)
         source = self._reach.sources.of(module) if module else None
         nodes = source.functions(function.__code__) if source else []
-        if not nodes and function.__code__.co_filename != "<string>":  # what dataclasses write has no source
+        if not nodes and not function.__name__.startswith("__"):  # methods that dataclasses write have no source
             self._reach.unread.append(f"{function.__module__}.{function.__qualname__}")
         for node in nodes:
             if source and node not in self._seen:
@@ -87,7 +91,7 @@ class _Search:
             return
         parent = unit.layout.parent(node)
         is_called = isinstance(parent, ast.Call) and parent.func is node
-        values = _constructors(found.value) if isinstance(found.value, type) and is_called else [found.value]
+        values = _implicit(found.value) if isinstance(found.value, type) and is_called else [found.value]
         for value in values:
             yield from (function for function in functions_in(value) if self._owns(function.__module__))
 
@@ -117,9 +121,9 @@ def code_of(function: Any) -> Code:
     return function.__code__.co_filename, function.__code__
 
 
-def _constructors(cls: type) -> list[object]:
-    """What creating an instance calls."""
-    own: list[object] = [vars(one)[name] for one in cls.__mro__ for name in _CONSTRUCTORS if name in vars(one)]
+def _implicit(cls: type) -> list[object]:
+    """What is called of a class that the code makes an instance of."""
+    own: list[object] = [vars(one)[name] for one in cls.__mro__ for name in _IMPLICIT if name in vars(one)]
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     return own + [one.default_factory for one in fields if one.default_factory is not dataclasses.MISSING]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,7 +46,9 @@ class World:
         if known is OUTPUT and call is not None and _has_file(call):
             return None  # into a buffer, or into a file that is found where it is opened
         if known is None and call is not None:
-            return _unseeded(names, call) or self._by_package(found, names)
+            known = _unseeded(names, call)
+        if known is None and (call is not None or inspect.isroutine(found.value)):
+            known = self._by_package(found, names)
         return known
 
     def _names(self, found: Found) -> tuple[str, ...]:
