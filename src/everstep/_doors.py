@@ -75,7 +75,7 @@ GROUPS = (
             " getstate setstate getrandbits randbytes seed",
         ),
     ),
-    Group("unique ids", "use ctx.uuid4()", functions=_in("uuid", "uuid1 uuid4 uuid6 uuid7")),
+    Group("unique ids", "use ctx.uuid4()", functions=_in("uuid", "uuid1 uuid4 uuid6 uuid7 uuid8")),
     Group(
         "secrets",
         "make secrets in an activity; what only has to be random comes from ctx.random",
@@ -181,18 +181,19 @@ def install() -> None:
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event in _EVENTS and type(_get_running_loop()) is RunLoop:
-        if event == "open" and _is_pythons_own(*args):
+        if event == "open" and _is_pythons_own(args):
             return
         shown = repr(args[0])[:_MOST_SHOWN] if event in _PATHS and args else ""
         _refuse(f"{event}({shown})", _EVENTS[event])
 
 
-def _is_pythons_own(path: object, _mode: object, flags: int) -> bool:
-    """Whether CPython's own C code may be reading: a source line for a traceback, or a time zone."""
-    if flags & _WRITES or not isinstance(path, str):
-        return False
-    zones = sys.modules.get("zoneinfo")
-    return path.endswith(".py") or (zones is not None and path.startswith(tuple(zones.TZPATH)))
+def _is_pythons_own(args: tuple[Any, ...]) -> bool:
+    """Whether it may be C code of CPython's that reads: a source line for a traceback, or a time zone."""
+    match args:
+        case (str(path), _, int(flags)) if not flags & _WRITES:
+            zones = sys.modules.get("zoneinfo")
+            return path.endswith(".py") or (zones is not None and path.startswith(tuple(zones.TZPATH)))
+    return False
 
 
 def _refuse(what: str, instead: str, *, unless: frozenset[str] = _HARMLESS) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-MACHINERY = sys.stdlib_module_names | {"everstep", "everstep_orchestrator", "everstep_schemas"}
+_MACHINERY = sys.stdlib_module_names | {"everstep", "everstep_orchestrator", "everstep_schemas"}
 _STEPPING = "everstep._core.stepping"
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
@@ -39,7 +39,7 @@ def _author() -> tuple[str, FrameType | None]:
     where the workflow begins, since an author's own code may be installed as well.
     """
     stack = [frame for frame in frames() if package(frame) != "everstep"]
-    candidates = [at for at, frame in enumerate(stack) if package(frame) not in MACHINERY]
+    candidates = [at for at, frame in enumerate(stack) if package(frame) not in _MACHINERY]
     if not candidates:
         return "", None
     own = package(stack[candidates[-1]])
