@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw
 from tests.engine.seen import replay, restore, state
 
-from everstep import App, Workflow
+from everstep import App, Workflow, _doors
 from everstep._core import starting
 from everstep._core.callbacks import token_of
 from everstep._core.ending import OpenEnds, terminated
@@ -29,6 +29,8 @@ from everstep_schemas.names import Topics
 from everstep_schemas.wire import Outgoing
 
 __all__ = ["NONCE", "NOW", "SECOND", "Case", "Recorder", "begin", "identity_of", "raw", "replay", "state"]
+
+_doors.install()  # as the services do
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000

@@ -28,7 +28,7 @@ from everstep._core.signals import NO_DEFAULT, Handler, Mailbox, Message, Unread
 from everstep._core.stepping import outside
 from everstep._core.texts import check_name, check_text
 from everstep._core.timers import Timers, Wakeups
-from everstep.errors import PayloadError, RunEvicted, exception_of, info_of
+from everstep.errors import NondeterminismError, PayloadError, RunEvicted, exception_of, info_of
 from everstep_schemas.events import (
     Continued,
     Event,
@@ -88,6 +88,7 @@ class Scope:
         "started_at",
         "timers",
         "updates",
+        "violation",
     )
 
     started: Started
@@ -123,6 +124,8 @@ class Scope:
         # Between two steps, a query or a validator is being asked.
         self.looked_at = False
         self.on_unreadable: Callable[[UnreadableSignal], Any] | None = None
+        # What the code has done that replay cannot repeat: nothing of this step may be recorded.
+        self.violation: str | None = None
         self._sink = sink
         self._patches: dict[str, bool] = {}
         loop.scope = self
@@ -216,6 +219,12 @@ class Scope:
             with outside(), suppress(Exception):  # a line that cannot be written is none on replay either
                 sink = self._sink.bind(workflow_id=run.workflow_id, run=run.run, workflow=run.workflow)
                 getattr(sink, level)(event, **fields)
+
+    def violate(self, message: str) -> NoReturn:
+        """The code did what replay cannot repeat: the run is stalled, even if the code catches what this raises."""
+        self.violation = self.violation or message
+        self.loop.end()
+        raise NondeterminismError(message)
 
     def unretrieved(self, context: dict[str, Any]) -> None:
         """An exception that no code of the run has looked at."""
