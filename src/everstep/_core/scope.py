@@ -202,8 +202,8 @@ class Scope:
 
     def set_status(self, text: str) -> None:
         """Record the text unless it is the status already. Raises `ValueError` for text that cannot be stored."""
+        check_text("ctx.set_status: the text", text)
         if text != self.custom_status:
-            check_text("ctx.set_status: the text", text)
             _, recorded = self.journal.record(StatusSet(text=text))
             self.custom_status = recorded.text
 
