@@ -7,8 +7,10 @@ An event that belongs to an earlier one names that one's `seq` as its `ref`.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -23,6 +25,7 @@ RUN_ENDED = ErrorInfo(type="RunEnded", message="the run ended before the update'
 OnParentClose = Literal["terminate", "cancel", "abandon"]
 EndedStatus = Literal["failed", "cancelled", "terminated", "timed_out", "rejected"]
 AttributeValue = str | int | float | bool | list[str]
+T = TypeVar("T")
 
 
 def _tag(name: str) -> str:
@@ -459,7 +462,24 @@ def encode_events(events: list[AnyEvent]) -> bytes:
 
 def decode_events(data: bytes) -> list[AnyEvent]:
     """The events of a history row; `msgspec.ValidationError` if it is not one."""
-    return _decoder.decode(data)
+    return with_headroom(_decoder.decode, data)
+
+
+# More than a row and its events add to the nesting of a value, and a loader to the stack.
+_HEADROOM = 1_000
+
+
+def with_headroom(decode: Callable[[bytes], T], data: bytes) -> T:
+    """Decode what is stored. A value that was just not too deep to come in lies deeper there, and must not be lost."""
+    try:
+        return decode(data)
+    except RecursionError:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + _HEADROOM)
+        try:
+            return decode(data)
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def encode_input(event: InputEvent) -> bytes:

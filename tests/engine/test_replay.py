@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from tests.engine.kit import Case, replay, state
 
 from everstep import App, Context, days, seconds
 from everstep._core import rows
 from everstep._core.engine import CannotRun, Engine, HistoryRow, StallReason
+from everstep._core.messages import references
+from everstep_schemas import wire
 from everstep_schemas.events import decode_events
 from everstep_schemas.names import Topics
 
@@ -196,6 +200,33 @@ def test_rows_that_are_no_history(row: HistoryRow, problem: str) -> None:
     with pytest.raises(CannotRun, match=problem) as caught:
         feeding.feed(row)
     assert caught.value.reason.kind == "data"
+
+
+def deepest() -> bytes:
+    """The most deeply nested value that a signal can bring to whoever reads it from here."""
+    depth = sys.getrecursionlimit()
+    while True:
+        nested = b"[" * depth + b"]" * depth
+        try:
+            wire.submission_decoder.decode(b'{"kind":"signal","workflow_id":"a","name":"deep","value":' + nested + b"}")
+        except RecursionError:
+            depth -= 1
+        else:
+            return nested
+
+
+def test_a_value_that_was_just_not_too_deep_to_come_in_can_be_read_back() -> None:
+    case = recorded()
+    case.send(wire.Signal(workflow_id="order-17", name="deep", value=Raw(deepest()), signal_id="s1"))
+
+    def further_down(levels: int) -> None:
+        if levels:
+            further_down(levels - 1)
+        else:
+            assert case.replayed().next_seq == case.run.next_seq
+            assert references(case.rows) == []
+
+    further_down(100)
 
 
 def test_an_event_that_cannot_follow_is_the_engines_stall_not_a_crash() -> None:

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from everstep._core.model import HistoryRow, Identity
 from everstep._core.timers import after, instant
 from everstep_schemas import cloudevents, events, names, wire
-from everstep_schemas.events import AnyEvent, Event, decode_events
+from everstep_schemas.events import AnyEvent, Event, decode_events, with_headroom
 from everstep_schemas.names import Topics
 from everstep_schemas.wire import LifecycleType, Outgoing
 
@@ -300,4 +300,9 @@ _references = msgspec.json.Decoder(list[_Reference])
 
 def references(rows: Iterable[HistoryRow]) -> list[int]:
     """The numbers that `messages_of` will look up for these rows."""
-    return [event.ref for row in rows for event in _references.decode(row.data) if event.kind in _LOOKED_UP_KINDS]
+    return [
+        event.ref
+        for row in rows
+        for event in with_headroom(_references.decode, row.data)
+        if event.kind in _LOOKED_UP_KINDS
+    ]

@@ -47,7 +47,7 @@ class Replay:
     def _take(self, row: HistoryRow) -> None:
         try:
             happened = decode_events(row.data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _bad_data(row, f"it is not a list of events: {error}") from error
         if row.seq != self._next_seq or not happened:
             raise _bad_data(row, f"event {self._next_seq} should come next")
