@@ -1,179 +1,252 @@
-"""Random small programs under random inputs: after every activation a replay reaches the same state."""
+"""Random small programs under random inputs: after every activation a replay reaches the same state, and goes on so."""
 
 from __future__ import annotations
 
-import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.engine.kit import Case, state
+from tests.engine.machine import Program, app, interpret
 
-from everstep import App, Context, Retry
+from everstep._core.engine import QueryFailed
 from everstep_schemas import events
+from everstep_schemas.errors import ErrorInfo
 
-app = App("property")
-
-
-@app.activity
-async def work(n: int) -> int:
-    raise AssertionError("workers run activities")
-
-
-@app.activity(retry=Retry(max_attempts=2))
-async def shaky(n: int) -> int:
-    raise AssertionError("workers run activities")
-
-
-Program = list[Any]
-
-
-class Machine:
-    """Interprets a program of nested lists with the means of asyncio and of `ctx`."""
-
-    def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
-        self.queue: asyncio.Queue[int] = asyncio.Queue(2)
-        self.semaphore = asyncio.Semaphore(1)
-        self.spawned: list[asyncio.Task[None]] = []
-
-    async def run(self, program: Program) -> None:
-        for name, argument, inner in program:
-            await getattr(self, name)(argument, inner)
-
-    async def do_work(self, n: int, inner: list[Program]) -> None:
-        await work(n)
-
-    async def do_shaky(self, n: int, inner: list[Program]) -> None:
-        try:
-            await shaky(n)
-        except Exception as error:
-            self.ctx.set_status(f"{error}")
-
-    async def do_sleep(self, n: int, inner: list[Program]) -> None:
-        await (asyncio.sleep(n) if n % 2 else self.ctx.sleep_until(self.ctx.now()))
-
-    async def do_signal(self, n: int, inner: list[Program]) -> None:
-        await self.ctx.wait_for_signal("s", type=int)
-
-    async def do_offer(self, n: int, inner: list[Program]) -> None:
-        await asyncio.wait([self.ctx.wait_for_signal("s"), work(n)], timeout=n)
-
-    async def do_gather(self, n: int, inner: list[Program]) -> None:
-        await asyncio.gather(*map(self.run, inner), return_exceptions=n % 2 == 0)
-
-    async def do_group(self, n: int, inner: list[Program]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for program in inner:
-                group.create_task(self.run(program))
-            group.create_task(work(n))
-
-    async def do_timeout(self, n: int, inner: list[Program]) -> None:
-        try:
-            async with asyncio.timeout(n):
-                for program in inner:
-                    await self.run(program)
-        except TimeoutError:
-            await work(n)
-
-    async def do_wait_for(self, n: int, inner: list[Program]) -> None:
-        for program in inner:
-            await asyncio.wait_for(self.run(program), n - 1)
-
-    async def do_as_completed(self, n: int, inner: list[Program]) -> None:
-        for one in asyncio.as_completed([*map(self.run, inner), work(n)], timeout=n):
-            await one
-
-    async def do_spawn(self, n: int, inner: list[Program]) -> None:
-        self.spawned += [asyncio.create_task(self.run(program)) for program in inner]
-
-    async def do_cancel(self, n: int, inner: list[Program]) -> None:
-        for task in self.spawned[:n]:
-            task.cancel()
-
-    async def do_finally(self, n: int, inner: list[Program]) -> None:
-        try:
-            for program in inner:
-                await self.run(program)
-        finally:
-            await work(n)
-
-    async def do_shield(self, n: int, inner: list[Program]) -> None:
-        await asyncio.shield(work(n))
-
-    async def do_put(self, n: int, inner: list[Program]) -> None:
-        await self.queue.put(n)
-
-    async def do_get(self, n: int, inner: list[Program]) -> None:
-        self.ctx.set_status(f"got {await self.queue.get()} {self.ctx.random.random()} {self.ctx.uuid4()}")
-
-    async def do_limit(self, n: int, inner: list[Program]) -> None:
-        async with self.semaphore:
-            await work(n)
-
-
-@app.workflow
-async def interpret(ctx: Context, program: list[Any]) -> int:
-    machine = Machine(ctx)
-    await machine.run(program)
-    return len(machine.spawned)
-
-
-LEAVES = ["do_work", "do_shaky", "do_sleep", "do_signal", "do_offer", "do_cancel", "do_shield", "do_put", "do_get"]
-BRANCHES = ["do_gather", "do_group", "do_timeout", "do_wait_for", "do_as_completed", "do_spawn", "do_finally"]
+LEAVES = [
+    *("do_work", "do_shaky", "do_sleep", "do_signal", "do_offer", "do_forget", "do_cancel", "do_shield", "do_put"),
+    *("do_get", "do_limit", "do_child", "do_external", "do_callback", "do_condition", "do_count", "do_say"),
+    *("do_effect", "do_patched", "do_each", "do_poll", "do_raise", "do_continue"),
+]
+BRANCHES = [
+    *("do_gather", "do_group", "do_timeout", "do_wait_for", "do_as_completed", "do_spawn", "do_finally", "do_handle"),
+    *("do_answer", "do_map", "do_first", "do_retry", "do_saga", "do_continue"),
+]
+# What can happen to a run that waits for it, and what comes uncalled for.
+WAITED_FOR = {
+    "activities": ("answer", "answer", "fail", "check out", "renew"),
+    "children": ("child", "child", "child fails"),
+    "requests": ("reached",),
+    "callbacks": ("call back", "call back wrongly", "beat"),
+    "waits": ("signal", "signal", "odd signal"),
+    "wakeups": ("wake",),
+    "updates": ("update", "same update", "query"),
+}
+UNCALLED = ("signal", "update", "query", "call back wrongly", "cancel", "terminate")
 numbers = st.integers(0, 5)
-leaves = st.tuples(st.sampled_from([*LEAVES, "do_limit"]), numbers, st.just(()))
+leaves = st.tuples(st.sampled_from(LEAVES), numbers, st.just(()))
 steps = st.recursive(
     leaves,
     lambda inner: st.tuples(
-        st.sampled_from(BRANCHES), numbers, st.lists(st.lists(inner, max_size=3), min_size=1, max_size=3)
+        st.sampled_from(BRANCHES), numbers, st.lists(st.lists(inner, min_size=1, max_size=3), min_size=1, max_size=3)
     ),
-    max_leaves=12,
+    max_leaves=20,
 )
-inputs = st.lists(
-    st.tuples(st.sampled_from(["answer", "answer", "answer", "fail", "wake", "signal", "cancel"]), numbers)
-)
+programs = st.lists(steps, min_size=2, max_size=6)
+inputs = st.lists(st.tuples(st.sampled_from([*["waited for"] * 9, "uncalled for"]), st.integers(0, 999)), max_size=60)
+BROKEN = ErrorInfo(type="Boom", message="no")
 
 
-def feed(case: Case, kind: str, n: int) -> None:
-    """Give the run an input of that kind, if it can have one now."""
-    activities = state(case.run)["activities"]
-    open_ones = [(seq, one) for seq, one in activities.items() if one[3] == "scheduled"]
-    if kind in ("answer", "fail") and open_ones:
-        seq, one = open_ones[n % len(open_ones)]
-        if kind == "answer":
-            case.complete(seq, n, attempt=one[2])
-        else:
-            case.fail(seq, retryable=n % 2 == 0, attempt=one[2])
-    elif kind == "wake" and case.run.wakeup_at() is not None:
-        case.wake()
-    elif kind == "signal":
-        case.signal("s", n)
-    elif kind == "cancel":
-        case.cancel()
+def one_of(open_ones: list[int], n: int) -> int | None:
+    return open_ones[n % len(open_ones)] if open_ones else None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(program=st.lists(steps, min_size=1, max_size=4), inputs=inputs)
+class Feeder:
+    """Gives a run inputs of every kind, those that it can have now and some that it cannot."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self._scope = case.run._program.scope
+
+    def feed(self, kind: str, n: int) -> None:
+        self._scope = self.case.run._program.scope
+        kinds = self._waited_for() if kind == "waited for" else UNCALLED
+        if kinds:
+            do: Callable[[int], object] = getattr(self, kinds[n % len(kinds)].replace(" ", "_"))
+            do(n // len(kinds) % 6)
+
+    def _waited_for(self) -> list[str]:
+        seen = state(self.case.run) | {"activities": self._activity(0, "scheduled", "checked_out")}
+        return [kind for name, kinds in WAITED_FOR.items() if seen[name] for kind in kinds]
+
+    def _activity(self, n: int, *states: str) -> tuple[int, int] | None:
+        """The number and the attempt of an activity in one of these states."""
+        pending = self._scope.activities._pending
+        seq = one_of([seq for seq, one in pending.items() if one.state in states], n)
+        return None if seq is None else (seq, pending[seq].attempt)
+
+    def answer(self, n: int) -> None:
+        if (found := self._activity(n, "scheduled", "checked_out")) is not None:
+            self.case.complete(found[0], n, attempt=found[1])
+
+    def fail(self, n: int) -> None:
+        if (found := self._activity(n, "scheduled", "checked_out")) is not None:
+            self.case.fail(found[0], retryable=n % 2 == 0, attempt=found[1])
+
+    def check_out(self, n: int) -> None:
+        if (found := self._activity(n, "scheduled", "checked_out", "backing_off")) is not None:
+            self.case.checkout(found[0], attempt=found[1], lease_seconds=float(n))
+
+    def renew(self, n: int) -> None:
+        if (found := self._activity(n, "scheduled", "checked_out", "backing_off")) is not None:
+            self.case.renew(found[0], attempt=found[1], **({"details": n} if n % 2 else {}))
+
+    def wake(self, n: int) -> None:
+        if self.case.run.wakeup_at() is not None:
+            self.case.wake()
+
+    def signal(self, n: int) -> None:
+        self.case.signal("s", n)
+
+    def odd_signal(self, n: int) -> None:
+        self.case.signal("s", "text", id=f"odd-{n}")
+
+    def cancel(self, n: int) -> None:
+        self.case.cancel()
+
+    def terminate(self, n: int) -> None:
+        self.case.terminate("enough")
+
+    def child(self, n: int) -> None:
+        if (seq := one_of(list(self._scope.children), n)) is not None:
+            self.case.child_completed(seq, n)
+
+    def child_fails(self, n: int) -> None:
+        if (seq := one_of(list(self._scope.children), n)) is not None:
+            self.case.child_failed(seq, ("failed", "rejected", "timed_out")[n % 3], error=BROKEN if n % 2 else None)
+
+    def reached(self, n: int) -> None:
+        if (seq := one_of(list(self._scope.children.requests), n)) is not None:
+            self.case.answered(seq, BROKEN if n % 2 else None)
+
+    def call_back(self, n: int) -> None:
+        if (seq := one_of(list(self._scope.callbacks), n)) is not None:
+            self.case.called_back(seq, n) if n % 4 else self.case.callback_failed(seq, "no")
+
+    def call_back_wrongly(self, n: int) -> None:
+        if (seq := one_of(list(self._scope.callbacks._sources), n)) is not None:
+            self.case.called_back(seq, n)
+        if (seq := one_of(list(self._scope.callbacks), n)) is not None:
+            self.case.called_back(seq, "text")
+            self.case.called_back(seq, n, token=self.case.token(seq, 0))
+
+    def beat(self, n: int) -> None:
+        if (seq := one_of(list(self._scope.callbacks), n)) is not None:
+            self.case.now += 500_000
+            assert self.case.beat(seq)
+
+    def update(self, n: int) -> None:
+        self.case.update("u", n)
+
+    def same_update(self, n: int) -> None:
+        self.case.update("u", 1, id=f"same-{n % 2}")
+
+    def query(self, n: int) -> None:
+        before = state(self.case.run)
+        try:
+            self.case.query("count")
+        except QueryFailed:
+            assert "count" not in self.case.run.query_names()
+        assert state(self.case.run) == before
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(program=programs, inputs=inputs)
 def test_a_replay_after_every_activation_reaches_the_same_state(
     program: Program, inputs: list[tuple[str, int]]
 ) -> None:
-    case = Case(app, interpret, program)
+    fed(Case(app, interpret, program), inputs)
+
+
+def drawn(chance: Random, steps: int, depth: int = 3) -> Program:
+    """A program of so many steps, most of which branch."""
+    program: Program = []
+    for _ in range(steps):
+        name = chance.choice(BRANCHES if depth and chance.random() < 0.6 else LEAVES)
+        inner = [drawn(chance, chance.randint(1, 2), depth - 1) for _ in range(chance.randint(1, 3))] if depth else []
+        if name not in ("do_raise", "do_continue") or chance.random() < 0.2:
+            program.append((name, chance.randint(0, 5), inner))
+    return program
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_long_runs_of_large_programs_do_so_too(seed: int) -> None:
+    chance = Random(seed)  # noqa: S311  # one number names a program and its inputs
+    kinds = [*["waited for"] * 19, "uncalled for"]
+    inputs = [(chance.choice(kinds), chance.randrange(1_000)) for _ in range(80)]
+    fed(Case(app, interpret, drawn(chance, 6)), inputs)
+
+
+def fed(case: Case, inputs: Iterable[tuple[str, int]]) -> Case:
+    """The run, or the one that goes on with its work, after these inputs."""
+    runs = 1
     for kind, n in inputs:
+        if case.run.closed == "continued" and runs < 5:
+            balanced(case)
+            case, runs = case.next_run(), runs + 1
         if case.run.closed is None:
-            feed(case, kind, n)
+            Feeder(case).feed(kind, n)
     balanced(case)
-    case.run.evict()
+    return case
+
+
+BEGINS: dict[type[events.Event], str] = {
+    events.ActivityScheduled: "activity",
+    events.ChildStarted: "child",
+    events.TimerStarted: "timer",
+    events.SignalAwaited: "wait",
+    events.ConditionAwaited: "condition",
+    events.CallbackCreated: "callback",
+    events.SignalSent: "request",
+    events.CancelSent: "request",
+    events.UpdateRequested: "update",
+}
+ENDS = (
+    events.ActivityCompleted,
+    events.ActivityFailed,
+    events.ActivityCancelled,
+    events.ChildCompleted,
+    events.ChildFailed,
+    events.ChildCancelled,
+    events.TimerFired,
+    events.TimerCancelled,
+    events.ConditionMet,
+    events.WaitCancelled,
+    events.CallbackCompleted,
+    events.CallbackFailed,
+    events.RequestAnswered,
+    events.UpdateCompleted,
+    events.UpdateFailed,
+)
+# A message ends a wait without naming it, and what closes the run need not name these.
+UNNAMED = {"wait", "timer", "condition", "callback", "request"}
 
 
 def balanced(case: Case) -> None:
     """Whatever ends, ends once, and what is pending is what began and has not ended."""
-    began = {n for n, e in enumerate(case.history, 1) if isinstance(e, events.ActivityScheduled)}
-    ended = [
-        e.ref
-        for e in case.history
-        if isinstance(e, events.ActivityCompleted | events.ActivityCancelled)
-        or (isinstance(e, events.ActivityFailed) and e.retry_at is None)
-    ]
-    assert len(ended) == len(set(ended))
-    assert set(state(case.run)["activities"]) == began - set(ended)
+    began = {n: BEGINS[type(e)] for n, e in enumerate(case.history, 1) if type(e) in BEGINS}
+    ended: Counter[int] = Counter(
+        e.ref for e in case.history if isinstance(e, ENDS) and getattr(e, "retry_at", None) is None and e.ref != 1
+    )
+    assert all(count == 1 for count in ended.values())
+    assert ended.keys() <= began.keys()
+    left: dict[str, set[int]] = {kind: set() for kind in BEGINS.values()}
+    for seq in began.keys() - ended.keys():
+        left[began[seq]].add(seq)
+    scope, closed = case.run._program.scope, case.run.closed is not None
+    still: dict[str, Any] = {
+        "activity": scope.activities,
+        "child": scope.children,
+        "timer": scope.timers._pending,
+        "condition": scope.conditions,
+        "callback": scope.callbacks,
+        "request": scope.children.requests,
+        "update": scope.updates,
+    }
+    for kind, open_ones in still.items():
+        if not closed or kind not in UNNAMED:
+            assert set(open_ones) == left[kind], kind
