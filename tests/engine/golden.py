@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.engine import golden_runs
 from tests.engine.kit import Case
 
 from everstep import ActivityError, App, Context, Retry, Signal, days, seconds
 from everstep._core.engine import HistoryRow, Identity
 
 DIRECTORY = Path(__file__).parent / "golden"
-app = App("golden")
+ROOT = DIRECTORY.parents[2]
+app = App("golden", include=[golden_runs.app])
 
 
 class Declined(Exception): ...
@@ -273,6 +275,7 @@ SCRIPTS: dict[str, Callable[[], Case]] = {
     "concurrency_newest_first": lambda: concurrently(newest_first=True),
     "stream_of_signals": stream_of_signals,
     "split_rows": split_rows,
+    **golden_runs.SCRIPTS,
 }
 
 
@@ -283,7 +286,8 @@ def load(path: Path) -> tuple[Identity, list[HistoryRow]]:
 
 
 def dump(case: Case) -> str:
-    lines = [f'{{"seq": {row.seq}, "at": {row.at}, "events": {row.data.decode()}}}' for row in case.rows]
+    rows = [(row.seq, row.at, row.data.decode().replace(f"{ROOT}/", "")) for row in case.rows]
+    lines = [f'{{"seq": {seq}, "at": {at}, "events": {happened}}}' for seq, at, happened in rows]
     return f'{{"identity": {msgspec.json.encode(case.identity).decode()}, "rows": [\n' + ",\n".join(lines) + "\n]}\n"
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from msgspec import Raw
-from tests.engine.kit import Case, replay, state
+from tests.engine.kit import Case, begin, replay, state
 
 from everstep import App, Context, days, seconds
 from everstep._core import rows
 from everstep._core.engine import CannotRun, Engine, HistoryRow, StallReason
 from everstep._core.messages import references
-from everstep_schemas import wire
+from everstep_schemas import events, wire
 from everstep_schemas.events import decode_events
 from everstep_schemas.names import Topics
 
@@ -200,6 +200,27 @@ def test_rows_that_are_no_history(row: HistoryRow, problem: str) -> None:
     with pytest.raises(CannotRun, match=problem) as caught:
         feeding.feed(row)
     assert caught.value.reason.kind == "data"
+
+
+def test_a_run_that_something_outside_of_it_has_woken_is_stalled_and_not_changed() -> None:
+    shared: list[asyncio.Event] = []
+
+    async def waits(ctx: Context) -> str:
+        event = asyncio.Event()
+        shared.append(event)
+        charge(1)
+        await event.wait()
+        return "woken"
+
+    async def wakes(ctx: Context) -> None:
+        shared[0].set()
+
+    case = begin(waits, check=False)
+    begin(wakes, check=False)
+    with pytest.raises(CannotRun, match="code outside of the run has woken it") as caught:
+        case.run.apply(events.ActivityCompleted(ref=2, value=Raw(b"1")), case.now)
+    assert caught.value.reason.kind == "nondeterminism"
+    assert case.replayed().closed is None
 
 
 def deepest() -> bytes:

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar, cast
-
-from msgspec import Raw
+from operator import attrgetter
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 from everstep._core.model import StallReason
 from everstep.errors import NondeterminismError
@@ -120,50 +119,54 @@ class Journal:
             self.mismatch = _reason(self.next_seq, "nothing more", _words(command) + _author_line())
             return command
         known = recorded[at]
-        if _identity(known) != _identity(command):
+        if not _is_same(known, command):
             self.mismatch = _reason(self.next_seq, _words(known), _words(command) + _author_line())
             return command
-        if _arguments(known) != _arguments(command):
+        if _differ(known, command):
             self.argument_differences += 1
         return cast("C", known)
 
 
-def _identity(event: Event) -> tuple[object, ...]:
-    match event:
-        case events.ActivityScheduled():
-            return events.ActivityScheduled, event.name, event.queue
-        case events.SignalAwaited() | events.SignalUnreadable():
-            return type(event), event.name
-        case events.ChildStarted():
-            return events.ChildStarted, event.workflow, event.workflow_id
-        case events.SignalSent():
-            return events.SignalSent, event.workflow_id, event.name
-        case events.CancelSent():
-            return events.CancelSent, event.workflow_id
-        case events.PatchMarked():
-            return events.PatchMarked, event.id
-        case events.AttributesSet():
-            return events.AttributesSet, *event.values
-        case events.Continued():
-            return events.Continued, event.workflow, event.error is None
-        case _:
-            return type(event), getattr(event, "ref", None)
+# What must be the same in a command of each kind; `ref` in those that have one.
+_IDENTITY: dict[type[Event], Callable[[Any], object]] = {
+    **{kind: attrgetter("ref") for kind in get_args(CommandEvent) if "ref" in kind.__struct_fields__},
+    events.ActivityScheduled: attrgetter("name", "queue"),
+    events.SignalAwaited: attrgetter("name"),
+    events.SignalUnreadable: attrgetter("name"),
+    events.ChildStarted: attrgetter("workflow", "workflow_id"),
+    events.SignalSent: attrgetter("workflow_id", "name"),
+    events.CancelSent: attrgetter("workflow_id"),
+    events.PatchMarked: attrgetter("id"),
+    events.AttributesSet: lambda event: tuple(event.values),
+    events.Continued: lambda event: (event.workflow, event.error is None),
+}
+# What may differ and is counted.
+_ARGUMENTS: dict[type[Event], Callable[[Any], object]] = {
+    events.ActivityScheduled: attrgetter("args", "kwargs"),
+    events.ChildStarted: attrgetter("args", "kwargs"),
+    events.Continued: attrgetter("args", "kwargs"),
+    events.Completed: attrgetter("value"),
+    events.UpdateCompleted: attrgetter("value"),
+    events.SignalSent: attrgetter("value"),
+    events.Failed: attrgetter("error.type"),
+    events.UpdateFailed: attrgetter("error.type"),
+    events.StatusSet: attrgetter("text"),
+    events.MilestoneReached: attrgetter("text"),
+    events.AttributesSet: attrgetter("values"),
+}
 
 
-def _arguments(event: Event) -> object:
-    match event:
-        case events.ActivityScheduled() | events.ChildStarted() | events.Continued():
-            return bytes(event.args), bytes(event.kwargs) if isinstance(event.kwargs, Raw) else None
-        case events.Completed() | events.UpdateCompleted() | events.SignalSent():
-            return bytes(event.value)
-        case events.Failed() | events.UpdateFailed():
-            return event.error.type
-        case events.StatusSet() | events.MilestoneReached():
-            return event.text
-        case events.AttributesSet():
-            return event.values
-        case _:
-            return None
+def _is_same(one: Event, other: Event) -> bool:
+    """Whether both are the same command, their arguments aside."""
+    kind = type(one)
+    identity = _IDENTITY.get(kind)
+    return type(other) is kind and (identity is None or identity(one) == identity(other))
+
+
+def _differ(one: Event, other: Event) -> bool:
+    """Whether the same command has other arguments."""
+    arguments = _ARGUMENTS.get(type(one))
+    return arguments is not None and arguments(one) != arguments(other)
 
 
 def _words(event: Event) -> str:

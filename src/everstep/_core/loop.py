@@ -176,6 +176,9 @@ class RunLoop(asyncio.AbstractEventLoop):
                 return
             self._run_ready()
 
+    def has_ready(self) -> bool:
+        return bool(self._ready)
+
     def take_ready(self) -> bool:
         """Drop what is ready; whether there was anything."""
         dropped, self._ready = bool(self._ready), []

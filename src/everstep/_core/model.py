@@ -71,7 +71,7 @@ class Activation(msgspec.Struct, frozen=True):
     """What one applied input caused. `messages` may leave only after `rows` are committed.
 
     `status_changed` and `attributes_changed` say that what is shown of the run is to be read from it anew; `unread`
-    counts the signals that a run which has closed never received.
+    counts the signals that a run which has ended never received (of one that is continued, they go along).
     """
 
     rows: list[HistoryRow]

@@ -103,6 +103,8 @@ class Program:
 
         Raises `CannotRun` if the code never yields, and if it did what replay cannot repeat.
         """
+        if self.loop.has_ready():
+            raise CannotRun(StallReason(kind="nondeterminism", message=_WOKEN))
         kind = type(event)
         self.state = RUN[self.state][kind]
         self.loop.now = at
@@ -333,6 +335,10 @@ def _blocked(where: str) -> CannotRun:
     return CannotRun(StallReason(kind="blocked", message=f"the workflow's code does not yield: {where}"))
 
 
+_WOKEN = (
+    "code outside of the run has woken it: an Event, a Future or a Queue is shared with another run or with the "
+    "process, and a replay would not see that. Deploy code in which runs send each other signals, and the run goes on"
+)
 _CHANGED = (
     "a query or a validator has changed what the run does next. It leaves no event, so a replay does not know of it: "
     "it may only look at the run. Deploy code in which it does, and the run goes on"

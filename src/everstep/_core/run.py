@@ -309,7 +309,7 @@ class LiveRun:
             self._program.scope.custom_status,
             events.AttributesSet in kinds,
             self._successor(seq, happened) if self.closed == "continued" else None,
-            self._program.unread() if self.closed else {},
+            self._program.unread() if self.closed and self.closed != "continued" else {},
         )
 
     def _successor(self, seq: int, happened: list[AnyEvent]) -> Successor:
