@@ -493,6 +493,22 @@ def test_tasks_of_a_run_are_its_own() -> None:
     assert begin(body).result == ["main", "napping"]
 
 
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_an_exception_handler_that_fails_is_only_reported(error: type[BaseException]) -> None:
+    async def body(ctx: Context) -> str:
+        loop = asyncio.get_running_loop()
+
+        def failing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            raise error
+
+        loop.set_exception_handler(failing)
+        loop.call_soon(int, "x")
+        await asyncio.sleep(0)
+        return "went on"
+
+    assert begin(body).result == "went on"
+
+
 async def test_outside_of_workflows_asyncio_is_as_it_was() -> None:
     async def one() -> int:
         await asyncio.sleep(0)

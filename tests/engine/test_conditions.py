@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.engine.kit import NOW, SECOND, Case
+from tests.engine.kit import NOW, SECOND, Case, begin
 
 from everstep import App, Context, Signal, WaitTimeout, days, seconds
 from everstep._core.timers import LAST_INSTANT
@@ -190,6 +191,28 @@ def test_a_predicate_that_awaits_is_refused_at_once() -> None:
     case = Case(app, awaits)
     assert case.result == "refused"
     assert len(case.history) == 2
+
+
+def test_whatever_can_be_called_can_be_a_predicate() -> None:
+    class Reached:
+        def __init__(self, got: list[int]) -> None:
+            self.got = got
+            self.__qualname__ = 5  # no name at all
+
+        def __call__(self) -> int:
+            return len(self.got)
+
+    async def calling(ctx: Context) -> list[int]:
+        got: list[int] = []
+        ctx.on_signal(go, got.append)
+        both = [ctx.wait_until(Reached(got)), ctx.wait_until(functools.partial(bool, got))]  # type: ignore[arg-type]
+        await asyncio.gather(*both)
+        return got
+
+    case = begin(calling)
+    assert [event.what for event in case.last] == [f"{Reached.__qualname__}", "partial"]  # type: ignore[union-attr]
+    case.signal("go", 1)
+    assert case.result == [1]
 
 
 def test_a_cancelled_wait_is_recorded_and_asked_no_more() -> None:

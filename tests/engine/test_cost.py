@@ -115,3 +115,11 @@ def test_timers_that_are_cancelled_leave_nothing_behind() -> None:
     assert len(program.wakeups._heap) < 100
     assert len(program.loop._tasks) < 100
     assert len(program.loop._generators) == 0
+
+
+def test_what_a_run_waits_for_counts_as_memory() -> None:
+    one, many = (Case(app, fan_out, count, check=False) for count in (1, 1_000))
+    assert many.run.size_bytes - one.run.size_bytes > 999 * 2_000
+    for seq in range(2, 1_001):
+        many.complete(seq, 1)
+    assert many.run.size_bytes < 200_000

@@ -37,6 +37,8 @@ class Picky:
     text: str
 
     def __post_init__(self) -> None:
+        if self.text == "exit":
+            raise SystemExit
         if self.text != "ok":
             raise Bad("\ud800" + self.text)
 
@@ -267,6 +269,8 @@ def test_an_author_s_error_text_cannot_spoil_the_history() -> None:
     (event,) = case.last
     assert isinstance(event, events.SignalUnreadable)
     assert len(event.reason) < 5_000
+    case.signal("picky", {"text": "exit"})
+    assert case.kinds == ["SignalUnreadable"]
     case.signal("picky", {"text": "ok"})
     assert case.result == "ok"
 

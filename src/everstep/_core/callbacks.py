@@ -72,6 +72,9 @@ class Callbacks:
         self._beats: dict[int, int] = {}
         self._sources: dict[int, str] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def __contains__(self, seq: int) -> bool:
         return seq in self._open
 

@@ -91,6 +91,9 @@ class Children:
         self._pending: dict[int, Child] = {}
         self.requests = Requests(loop, journal, limit)
 
+    def __len__(self) -> int:
+        return len(self._pending)
+
     def __contains__(self, seq: int) -> bool:
         return seq in self._pending
 

@@ -136,6 +136,6 @@ def _name(predicate: Predicate) -> str:
     """Where the code says what it waits for."""
     code = getattr(predicate, "__code__", None)
     if code is None:
-        return getattr(predicate, "__qualname__", type(predicate).__qualname__)
+        return type(predicate).__qualname__
     name = code.co_qualname.replace(".<locals>", "").removesuffix(".<lambda>")
     return f"{name} (line {code.co_firstlineno})"

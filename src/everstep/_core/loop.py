@@ -323,10 +323,13 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         # Also called by finalizers at any moment; the author's own handler may only run within a step of its run.
-        if self._on_error is not None and asyncio._get_running_loop() is self:
-            self._on_error(self, context)
-        else:
+        if self._on_error is None or asyncio._get_running_loop() is not self:
             self._report(context)
+            return
+        try:
+            self._on_error(self, context)
+        except BaseException as error:
+            self._report({"message": "the run's own exception handler has failed", "exception": error})
 
     # ---- what asyncio asks of any loop
 

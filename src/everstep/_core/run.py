@@ -42,6 +42,8 @@ Message = (
 )
 # What a live run takes beside its history: loop, task, coroutine frames, tables.
 _BASE_BYTES = 6 * 1024
+# What each thing takes that its code waits for: a handle, a callback of it, an entry here and there.
+_PENDING_BYTES = 2 * 1024
 
 
 class Lease(NamedTuple):
@@ -80,7 +82,8 @@ class LiveRun:
     @property
     def size_bytes(self) -> int:
         """About how much memory the run takes at most: its code can hold on to all it was ever given."""
-        return _BASE_BYTES + self._program.scope.journal.history_bytes
+        scope = self._program.scope
+        return _BASE_BYTES + scope.journal.history_bytes + _PENDING_BYTES * scope.waits_for()
 
     @property
     def custom_status(self) -> str | None:

@@ -140,6 +140,11 @@ class Scope:
             self.mailbox.inherit(started.inherited)
             self.updates.inherited = dict.fromkeys(started.inherited.update_ids)
 
+    def waits_for(self) -> int:
+        """How many things the code waits for."""
+        told = len(self.activities) + len(self.children) + len(self.callbacks)
+        return told + len(self.timers) + len(self.mailbox) + len(self.conditions)
+
     # ---- doing and waiting
 
     def schedule_activity(self, call: ActivityCall) -> Handle[Any]:

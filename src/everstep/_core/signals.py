@@ -149,6 +149,9 @@ class Mailbox:
         self._waits: dict[int, WaitHandle] = {}
         self._waiting: dict[str, dict[int, WaitHandle]] = {}
 
+    def __len__(self) -> int:
+        return len(self._waits)
+
     def __contains__(self, seq: int) -> bool:
         return seq in self._waits
 
@@ -250,7 +253,8 @@ class Mailbox:
         """Whether the message fits, and its value; one that does not is put aside."""
         try:
             return True, decode(message.value)
-        except PayloadError as error:
+        except BaseException as raised:  # also what the author's class raises, whatever that is
+            error = raised if isinstance(raised, PayloadError) else PayloadError("$", message_of(raised))
             self._journal.record(SignalUnreadable(name=name, signal_id=message.signal_id, reason=message_of(error)))
             self._aside(UnreadableSignal(name, _plain(message.value), error))
             return False, None
