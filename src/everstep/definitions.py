@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 from msgspec import Raw, UnsetType
 
@@ -119,23 +119,28 @@ class Activity(Generic[P, R]):
         run = scope.current()
         if run is None:
             return cast("Handle[R]", self._run_here(args, kwargs))
-        self._refuse_provided(kwargs)
+        if self.providers:
+            self._refuse_provided(kwargs)
         positional, named = self._arguments.encode(args, kwargs)
+        times = self._times
         return run.schedule_activity(
             ActivityCall(
                 name=self.name,
-                queue=self.queue,
+                queue=self._options.queue,
                 args=positional,
                 kwargs=named,
                 retry=self._policy,
                 decode=self._arguments.result.decode,
                 raises=self._declared,
-                **self._times,
+                timeout_seconds=times.timeout_seconds,
+                total_timeout_seconds=times.total_timeout_seconds,
+                queue_timeout_seconds=times.queue_timeout_seconds,
+                heartbeat_timeout_seconds=times.heartbeat_timeout_seconds,
             )
         )
 
     def _refuse_provided(self, kwargs: Mapping[str, Any]) -> None:
-        if self.providers and (given := self.providers.keys() & kwargs.keys()):
+        if given := self.providers.keys() & kwargs.keys():
             raise TypeError(f"{self._owner}: {_listed(given)} is provided by the worker; leave it out in a workflow")
 
     def _run_here(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
@@ -183,14 +188,22 @@ class SyncActivity(Activity[P, R]):
     fn: Callable[P, R]
 
 
-def times_of(options: Options) -> dict[str, float | None]:
+class Times(NamedTuple):
     """The timeouts as a call carries them."""
-    return {
-        "timeout_seconds": options.timeout.total_seconds(),
-        "total_timeout_seconds": in_seconds(options.total_timeout),
-        "queue_timeout_seconds": in_seconds(options.queue_timeout),
-        "heartbeat_timeout_seconds": in_seconds(options.heartbeat_timeout),
-    }
+
+    timeout_seconds: float
+    total_timeout_seconds: float | None
+    queue_timeout_seconds: float | None
+    heartbeat_timeout_seconds: float | None
+
+
+def times_of(options: Options) -> Times:
+    return Times(
+        options.timeout.total_seconds(),
+        in_seconds(options.total_timeout),
+        in_seconds(options.queue_timeout),
+        in_seconds(options.heartbeat_timeout),
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -171,7 +171,7 @@ class Workflow(Generic[P, R]):
             retry=options.retry.policy(),
             decode=codec_for(returns).decode,
             raises={},
-            **times_of(options),
+            **times_of(options)._asdict(),
         )
 
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:

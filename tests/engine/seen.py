@@ -34,7 +34,7 @@ def state(run: LiveRun) -> dict[str, Any]:
     program = run._program
     scope = program.scope
     journal = scope.journal
-    assert not program.loop._ready, "what is ready is run before a step ends"
+    assert not program.loop.ready, "what is ready is run before a step ends"
     return {
         "next_seq": run.next_seq,
         "bytes": journal.history_bytes,

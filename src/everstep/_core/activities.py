@@ -78,6 +78,7 @@ class Pending:
         "retry_at",
         "scheduled",
         "state",
+        "watched",
     )
 
     def __init__(self, scheduled: ActivityScheduled, call: ActivityCall, handle: ActivityHandle, at: int) -> None:
@@ -92,6 +93,7 @@ class Pending:
         self.checkouts = 0
         self.details: Raw | UnsetType = UNSET
         self.error: ErrorInfo | None = None
+        self.watched = False  # whether it has ever been among the wake-ups
 
     def deadlines(self) -> Iterator[tuple[int, str]]:
         """The instants at which something is to happen unless an answer comes, with what that is."""
@@ -150,7 +152,8 @@ class Activities:
 
     def schedule(self, call: ActivityCall) -> ActivityHandle:
         """Record the call. Raises `PayloadError` if its arguments are too large."""
-        check_size(f"the arguments of activity {call.name!r}", call, self._limit, self._journal, ActivityScheduled)
+        if len(call.args) + len(call.kwargs or b"") > self._limit:
+            check_size(f"the arguments of activity {call.name!r}", call, self._limit, self._journal, ActivityScheduled)
         now, total = self._loop.now, call.total_timeout_seconds
         seq, scheduled = self._journal.record(
             ActivityScheduled(
@@ -236,10 +239,13 @@ class Activities:
         self._watch(event.ref, pending)
 
     def _remove(self, seq: int) -> Pending:
-        self._wakeups.discard(seq)
-        return self._pending.pop(seq)
+        pending = self._pending.pop(seq)
+        if pending.watched:
+            self._wakeups.discard(seq)
+        return pending
 
     def _watch(self, seq: int, pending: Pending) -> None:
+        pending.watched = True
         first = min(pending.deadlines(), default=None)
         if first is None:
             self._wakeups.discard(seq)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from everstep_schemas.events import OnParentClose, RetryPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityCall:
+class ActivityCall(msgspec.Struct, frozen=True):
     """One call of an activity. `decode` raises `PayloadError`; `raises` maps wire type names to declared errors."""
 
     name: str
@@ -28,8 +27,7 @@ class ActivityCall:
     heartbeat_timeout_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChildCall:
+class ChildCall(msgspec.Struct, frozen=True):
     """One call of a workflow. Without an `id` the child gets one that follows from its parent's."""
 
     workflow: str
@@ -42,8 +40,7 @@ class ChildCall:
     on_parent_close: OnParentClose = "terminate"
 
 
-@dataclass(frozen=True, slots=True)
-class Continuation:
+class Continuation(msgspec.Struct, frozen=True):
     """What `ctx.continue_as_new` asks for."""
 
     workflow: str

@@ -38,22 +38,22 @@ class ConditionHandle(Handle[None]):
 class Conditions:
     """The run's open conditions by number, oldest first."""
 
-    __slots__ = ("_journal", "_loop", "_open", "_wakeups")
+    __slots__ = ("_journal", "_loop", "_wakeups", "open")
 
     def __init__(self, loop: RunLoop, journal: Journal, wakeups: Wakeups) -> None:
         self._loop = loop
         self._journal = journal
         self._wakeups = wakeups
-        self._open: dict[int, ConditionHandle] = {}
+        self.open: dict[int, ConditionHandle] = {}
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.open)
 
     def __contains__(self, seq: int) -> bool:
-        return seq in self._open
+        return seq in self.open
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._open)
+        return iter(self.open)
 
     def wait(self, predicate: Predicate, deadline: int | None) -> ConditionHandle:
         """A handle that is done when the predicate is; recorded as a wait unless it is true already.
@@ -78,14 +78,14 @@ class Conditions:
         handle.context = copy_context()
         handle._conditions = self
         handle._seq = seq
-        self._open[seq] = handle
+        self.open[seq] = handle
         if awaited.deadline is not None:
             self._wakeups.add(seq, micros(awaited.deadline))
 
     def check(self) -> None:
         """End the waits whose predicates are true now; one that raises gives its wait the error."""
-        for seq, handle in list(self._open.items()):
-            if seq in self._open:
+        for seq, handle in list(self.open.items()):
+            if seq in self.open:
                 self._ask(seq, handle)
 
     def _ask(self, seq: int, handle: ConditionHandle) -> None:
@@ -94,7 +94,7 @@ class Conditions:
             met = handle.context.run(_is_true, handle.predicate)
         except BaseException as raised:
             met, error = True, raised
-        if not met or seq not in self._open:
+        if not met or seq not in self.open:
             return
         self._journal.record(ConditionMet(ref=seq))
         self._remove(seq)
@@ -113,7 +113,7 @@ class Conditions:
 
     def _remove(self, seq: int) -> ConditionHandle:
         self._wakeups.discard(seq)
-        return self._open.pop(seq)
+        return self.open.pop(seq)
 
 
 def _is_true(predicate: Predicate) -> bool:

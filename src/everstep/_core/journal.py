@@ -37,12 +37,12 @@ class Journal:
 
     __slots__ = (
         "_recorded",
-        "_refuse",
         "argument_differences",
         "commands",
         "history_bytes",
         "mismatch",
         "next_seq",
+        "refuse",
     )
 
     def __init__(self) -> None:
@@ -52,7 +52,8 @@ class Journal:
         self.mismatch: StallReason | None = None
         self.argument_differences = 0
         self._recorded: Sequence[CommandEvent] | None = None
-        self._refuse: Refuse | None = outside_of_a_step
+        # Between two activations, what whoever would record something is told.
+        self.refuse: Refuse | None = outside_of_a_step
 
     def begin(self, recorded: Sequence[CommandEvent] | None) -> int:
         """Number an input event and begin to collect its commands: new ones, or those in `recorded` again."""
@@ -60,22 +61,18 @@ class Journal:
         self.next_seq = seq + 1
         self.commands = []
         self._recorded = recorded
-        self._refuse = None
+        self.refuse = None
         return seq
-
-    def close(self, refuse: Refuse = outside_of_a_step) -> None:
-        """Until the next activation begins, whoever would record something is refused."""
-        self._refuse = refuse
 
     @property
     def is_open(self) -> bool:
         """Whether the code is being run, rather than looked at."""
-        return self._refuse is None
+        return self.refuse is None
 
     def must_be_open(self) -> None:
         """For what leaves no command and yet changes the run: refused like one."""
-        if self._refuse is not None:
-            self._refuse(None)
+        if self.refuse is not None:
+            self.refuse(None)
 
     @property
     def replaying(self) -> bool:
@@ -96,8 +93,8 @@ class Journal:
 
     def record(self, command: C) -> tuple[int, C]:
         """The command's number, and the command as history holds it."""
-        if self._refuse is not None:
-            self._refuse(command)
+        if self.refuse is not None:
+            self.refuse(command)
         if self._recorded is not None:
             command = self._compared(command, self._recorded)
         seq = self.next_seq

@@ -132,12 +132,12 @@ class RunLoop(asyncio.AbstractEventLoop):
         "_generators",
         "_number",
         "_on_error",
-        "_ready",
         "_report",
         "_sweep_generators_at",
         "_sweep_tasks_at",
         "_tasks",
         "now",
+        "ready",
         "scope",
         "timers",
     )
@@ -148,7 +148,7 @@ class RunLoop(asyncio.AbstractEventLoop):
     def __init__(self, nonce: str, report: ErrorReport) -> None:
         self.now = 0
         self._number = zlib.crc32(nonce.encode()) << 6
-        self._ready: list[Callback] = []
+        self.ready: list[Callback] = []
         self._ended = False
         # Strong references: what the author lets go of is closed at eviction, not whenever it is collected.
         self._tasks: list[Task[Any]] = []
@@ -164,37 +164,19 @@ class RunLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Any:
         handle = Callback(callback, args, contextvars.copy_context() if context is None else context)
-        self._ready.append(handle)
+        self.ready.append(handle)
         return handle
 
     def run_ready(self) -> None:
         """Run callbacks until none is ready, and none becomes so by what is true now, or the run has ended."""
-        self._run_ready()
-        while self.scope.conditions and not self._ended:
-            self.scope.conditions.check()
-            if not self._ready:
-                return
-            self._run_ready()
-
-    def has_ready(self) -> bool:
-        return bool(self._ready)
-
-    def take_ready(self) -> bool:
-        """Drop what is ready; whether there was anything."""
-        dropped, self._ready = bool(self._ready), []
-        return dropped
-
-    def number(self) -> int:
-        """The number of the newest future or task."""
-        return self._number
-
-    def set_number(self, number: int) -> None:
-        """Forget the futures that were made since this was the `number`."""
-        self._number = number
-
-    def _run_ready(self) -> None:
-        while self._ready and not self._ended:
-            batch, self._ready = self._ready, []
+        conditions = self.scope.conditions
+        while not self._ended:
+            if not self.ready:
+                if conditions.open:
+                    conditions.check()
+                if not self.ready:
+                    return
+            batch, self.ready = self.ready, []
             for handle in batch:
                 fn = handle.fn
                 if fn is not None:
@@ -204,7 +186,20 @@ class RunLoop(asyncio.AbstractEventLoop):
                         # A task has already kept its own exception; SystemExit and the like only pass through here.
                         self.call_exception_handler({"message": f"Exception in callback {fn!r}", "exception": error})
                     if self._ended:
-                        break
+                        return
+
+    def take_ready(self) -> bool:
+        """Drop what is ready; whether there was anything."""
+        dropped, self.ready = bool(self.ready), []
+        return dropped
+
+    def number(self) -> int:
+        """The number of the newest future or task."""
+        return self._number
+
+    def set_number(self, number: int) -> None:
+        """Forget the futures that were made since this was the `number`."""
+        self._number = number
 
     def end(self) -> None:
         """Run nothing more: the workflow's function has returned."""
@@ -238,9 +233,9 @@ class RunLoop(asyncio.AbstractEventLoop):
         )
         fire_at = LAST_INSTANT if when * MICROSECONDS > LAST_INSTANT else round(when * MICROSECONDS)
         if fire_at <= self.now:
-            self._ready.append(handle)
+            self.ready.append(handle)
         else:
-            handle.seq = self.timers.start(fire_at, lambda: self._ready.append(handle))
+            handle.seq = self.timers.start(fire_at, lambda: self.ready.append(handle))
         return handle
 
     # ---- futures and tasks
@@ -355,7 +350,7 @@ class RunLoop(asyncio.AbstractEventLoop):
 
     def let_go(self) -> None:
         """Drop all references to the author's objects."""
-        self._ready = []
+        self.ready = []
         self._tasks = []
         self._generators = []
         self._on_error = None

@@ -17,6 +17,7 @@ from everstep._core import stepping
 from everstep._core.activities import too_large
 from everstep._core.calls import Continuation, GoOn
 from everstep._core.chance import Chance
+from everstep._core.journal import outside_of_a_step
 from everstep._core.loop import RunLoop, Task, new_loop
 from everstep._core.model import CannotRun, ClosedStatus, Identity, StallReason, Successor
 from everstep._core.ports import Guard, LogSink, WorkflowCode
@@ -103,14 +104,15 @@ class Program:
 
         Raises `CannotRun` if the code never yields, and if it did what replay cannot repeat.
         """
-        if self.loop.has_ready():
+        if self.loop.ready:
             raise CannotRun(StallReason(kind="nondeterminism", message=_WOKEN))
         kind = type(event)
         self.state = RUN[self.state][kind]
         self.loop.now = at
         broken = stepping.step(self.loop, self._guard, self._variables, _APPLY[kind], self, event)
-        self.scope.journal.close()
-        self._check_violation()
+        self.scope.journal.refuse = outside_of_a_step
+        if self.scope.violation is not None:
+            self._check_violation()
         if broken is not None:
             raise _blocked(broken)
         if self._begun and self._main.done() and self.state not in _CLOSED:
@@ -127,14 +129,14 @@ class Program:
             raise LookupError("the run has left memory: replay it, so that it stays, and ask then")
         scope, looking = self.scope, _Looking(self.loop, self.scope.chance)
         scope.looked_at = True
-        scope.journal.close(looking.refuse)
+        scope.journal.refuse = looking.refuse
         try:
             return stepping.ask(self.loop, self._guard, self._variables, question)
         except stepping.Broken as error:
             raise _blocked(str(error)) from error
         finally:
             scope.looked_at = False
-            scope.journal.close()
+            scope.journal.refuse = outside_of_a_step
             self._check_violation()
             if looking.has_changed_something():
                 raise CannotRun(StallReason(kind="nondeterminism", message=_CHANGED))
@@ -156,7 +158,7 @@ class Program:
 
     def close(self) -> None:
         """Close all of the author's code; it can record nothing any more. Idempotent."""
-        self.scope.journal.close(evicted)
+        self.scope.journal.refuse = evicted
         stepping.evict(self.loop, self._guard)
 
     # ---- input events

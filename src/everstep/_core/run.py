@@ -295,7 +295,8 @@ class LiveRun:
         except Exception as error:
             raise _cannot(f"write what {type(event).__name__} at event {seq} has caused", error) from error
         finally:
-            self._leave()
+            if self.closed is not None:
+                self._leave()
 
     def _activation(self, seq: int, at: int, event: InputEvent, lookup: Lookup) -> Activation:
         journal = self._program.scope.journal
@@ -326,7 +327,8 @@ class LiveRun:
         journal = self._program.scope.journal
         journal.begin(recorded)
         self._activate(event, at)
-        self._leave()
+        if self.closed is not None:
+            self._leave()
         journal.finish()
         journal.history_bytes += size
         if journal.mismatch is not None:
@@ -343,7 +345,8 @@ class LiveRun:
         self.closed = self._program.closed
 
     def _leave(self) -> None:
-        if self.closed is not None and not self._stays:
+        """A run that has closed leaves memory, unless it is to be asked."""
+        if not self._stays:
             self.evict()
 
     def _lookup(self, event: InputEvent) -> Lookup:
