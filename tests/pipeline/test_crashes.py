@@ -45,7 +45,7 @@ class Story:
     workflow: str
     args: Sequence[Any]
     said: Sequence[Mapping[str, Any]] = ()
-    pace: int = MINUTE
+    pace: int = 200_000
     outcome: Any = None
 
 
@@ -58,7 +58,9 @@ STORIES = {
         [{"kind": "signal", "name": "decision", "value": {"by": "ann"}}],
         outcome="approved by ann, 42 paid out",
     ),
-    "nobody moderates": Story("moderation", "moderate", [{"id": "p", "text": "buy"}], outcome="remove"),
+    "nobody moderates": Story(
+        "moderation", "moderate", [{"id": "p", "text": "buy"}], pace=360 * MINUTE, outcome="remove"
+    ),
     "nightly": Story("nightly", "nightly_import", ["n", 30], outcome="319 rows, 1 files failed"),
     "in batches": Story("nightly", "nightly_in_batches", ["n", 60], outcome=649),
     "transfer": Story("transfer", "pay", [5, "DE"], outcome="settled after 3 looks"),
@@ -160,8 +162,9 @@ async def told(story: Story, crash: Crash | None) -> tuple[Installation, App]:
             while not ended(installation) and not (crash is not None and crash.happened.is_set()):
                 await workers.work()
                 say(installation, to_say)
-                installation.now += story.pace
+                installation.pass_time(story.pace)
                 await asyncio.sleep(0.001)
+            await workers.work()  # Kafka keeps what was published
             if ended(installation):
                 await installation.settled()
                 return installation, app
