@@ -10,10 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everstep.histories import HistoryEvent
+    from everstep.histories import HistoryEvent, NoHistory
     from everstep.testing._attempt import AttemptRecord, attempt
     from everstep.testing._environment import WorkflowEnvironment
     from everstep.testing._fakes import Calls
+    from everstep.testing._golden import Replayed, assert_history, replay_file
     from everstep.testing._problems import NothingHappens, ReplayDiffers, RunStalled
 
 # Imported when they are first asked for.
@@ -21,22 +22,30 @@ _HOMES = {
     "AttemptRecord": "testing._attempt",
     "Calls": "testing._fakes",
     "HistoryEvent": "histories",
+    "NoHistory": "histories",
     "NothingHappens": "testing._problems",
     "ReplayDiffers": "testing._problems",
+    "Replayed": "testing._golden",
     "RunStalled": "testing._problems",
     "WorkflowEnvironment": "testing._environment",
+    "assert_history": "testing._golden",
     "attempt": "testing._attempt",
+    "replay_file": "testing._golden",
 }
 
 __all__ = [
     "AttemptRecord",
     "Calls",
     "HistoryEvent",
+    "NoHistory",
     "NothingHappens",
     "ReplayDiffers",
+    "Replayed",
     "RunStalled",
     "WorkflowEnvironment",
+    "assert_history",
     "attempt",
+    "replay_file",
 ]
 
 
