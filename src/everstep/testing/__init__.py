@@ -12,39 +12,56 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from everstep.histories import HistoryEvent, NoHistory
     from everstep.testing._attempt import AttemptRecord, attempt
+    from everstep.testing._elsewhere import (
+        Difference,
+        Elsewhere,
+        NotReplayed,
+        Recorded,
+        replay_elsewhere,
+    )
     from everstep.testing._environment import WorkflowEnvironment
     from everstep.testing._fakes import Calls
     from everstep.testing._golden import Replayed, assert_history, replay_file
     from everstep.testing._problems import NothingHappens, ReplayDiffers, RunStalled
 
-# Imported when they are first asked for.
+# Imported when they are first asked for: pytest imports this package for everybody who has installed it.
 _HOMES = {
     "AttemptRecord": "testing._attempt",
     "Calls": "testing._fakes",
+    "Difference": "testing._elsewhere",
+    "Elsewhere": "testing._elsewhere",
     "HistoryEvent": "histories",
     "NoHistory": "histories",
+    "NotReplayed": "testing._elsewhere",
     "NothingHappens": "testing._problems",
+    "Recorded": "testing._elsewhere",
     "ReplayDiffers": "testing._problems",
     "Replayed": "testing._golden",
     "RunStalled": "testing._problems",
     "WorkflowEnvironment": "testing._environment",
     "assert_history": "testing._golden",
     "attempt": "testing._attempt",
+    "replay_elsewhere": "testing._elsewhere",
     "replay_file": "testing._golden",
 }
 
 __all__ = [
     "AttemptRecord",
     "Calls",
+    "Difference",
+    "Elsewhere",
     "HistoryEvent",
     "NoHistory",
+    "NotReplayed",
     "NothingHappens",
+    "Recorded",
     "ReplayDiffers",
     "Replayed",
     "RunStalled",
     "WorkflowEnvironment",
     "assert_history",
     "attempt",
+    "replay_elsewhere",
     "replay_file",
 ]
 

@@ -15,6 +15,7 @@ from everstep.client import Client, Run
 from everstep.definitions import Activity
 from everstep.histories import HistoryEvent, events_of
 from everstep.providers import Provider
+from everstep.testing import _collecting
 from everstep.testing._attempts import microseconds
 from everstep.testing._clock import Clock
 from everstep.testing._fakes import NOT_GIVEN, Calls, Replacement
@@ -226,6 +227,7 @@ class _Opened:
     def _forget(self) -> None:
         for run in self.installation.runs():
             self._forget_one(run)
+        _collecting.collect(self.installation.runs(), self.installation.engine)
 
     def _forget_one(self, run: StoredRun) -> None:
         self.installation.check(run)
