@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 EACH = 10
 
 
-async def test_a_second_worker_takes_its_share_and_repeats_only_that(
+async def test_workers_join_and_leave_while_activities_run_and_nobody_repeats_them(
     orchestrator: Orchestrator, world: flow.World
 ) -> None:
     commands = {
@@ -33,16 +33,19 @@ async def test_a_second_worker_takes_its_share_and_repeats_only_that(
             await orchestrator.send(command, partition=int(name[0]))
         await eventually(lambda: len(world.began) == PARTITIONS * EACH)
         async with running(flow.app, orchestrator.settings):
-            await eventually(lambda: len(world.began) == (PARTITIONS + 1) * EACH)
-            again = {name[0] for name, times in Counter(world.began).items() if times == 2}
-            assert len(again) == 1
-            world.gate.set()
-            for command in commands.values():
-                assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
             for partition in range(PARTITIONS):
                 await orchestrator.until_committed(EACH, partition=partition)
-        assert max(Counter(world.began).values()) == 2
+            for command in commands.values():
+                assert len(await orchestrator.checked_out(command)) == 1
+            later = [orchestrator.command("greet", str(partition)) for partition in range(PARTITIONS)]
+            for partition, command in enumerate(later):
+                await orchestrator.send(command, partition=partition)
+                assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
+        world.gate.set()
+        for command in commands.values():
+            assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
         assert first.why_unready() is None
+    assert Counter(world.began) == Counter(list(commands))
 
 
 async def test_who_stays_takes_over_what_the_other_leaves(orchestrator: Orchestrator) -> None:
