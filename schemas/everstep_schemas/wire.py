@@ -352,7 +352,8 @@ class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     own timeout does. After the `deadline` of all attempts, or after `start_by`, it is not to be started.
 
     An attempt that says nothing of its progress for `heartbeat_timeout_seconds` has failed. `heartbeat` is what an
-    attempt before this one said last.
+    attempt before this one said last. `suspect`: a worker has begun this very attempt and was lost, so the next one
+    checks it out before it begins.
     """
 
     workflow_id: str
@@ -371,6 +372,7 @@ class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     start_by: datetime | None = None
     heartbeat_timeout_seconds: float | None = None
     heartbeat: Raw | UnsetType = UNSET
+    suspect: bool = False
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):

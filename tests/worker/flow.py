@@ -44,6 +44,7 @@ class World:
         self.ended: list[str] = []
         self.opened: list[str] = []
         self.closed: list[str] = []
+        self.beats = 0
         self.broken = False
         self.opening = threading.Event()  # what a slow resource waits for
         self.opening.set()
@@ -278,6 +279,17 @@ async def beat_and_decline(details: Any) -> None:
 @app.activity
 async def beat_and_return(details: Any) -> None:
     activity.heartbeat(details)
+
+
+@app.activity
+async def beat_until(name: str) -> int:
+    """Makes heartbeats until the gate opens; how many."""
+    world.began.append(name)
+    while not world.gate.is_set():
+        activity.heartbeat(world.beats)
+        world.beats += 1
+        await asyncio.sleep(0.01)
+    return world.beats
 
 
 @app.activity

@@ -160,6 +160,13 @@ class TestBeforeTheyBegin:
             await orchestrator.answer_to(command)
         assert not orchestrator.check_outs(command)
 
+    async def test_one_that_is_said_to_have_been_begun(self, orchestrator: Orchestrator) -> None:
+        async with running(flow.app, orchestrator.settings, times=NEVER):
+            command = orchestrator.command("greet", "Ann", suspect=True)
+            await orchestrator.send(command)
+            await orchestrator.answer_to(command)
+        assert len(orchestrator.check_outs(command)) == 1
+
     @pytest.mark.parametrize("name", ["wait", "wait_in_a_thread"])
     async def test_they_begin_only_when_that_is_known(
         self, orchestrator: Orchestrator, world: flow.World, monkeypatch: pytest.MonkeyPatch, name: str

@@ -14,6 +14,7 @@ from tests.worker.kit import PARTITIONS, SHARDS, Orchestrator, eventually, insta
 from everstep.admin import topics
 from everstep.stack import Stack
 from everstep_schemas.wire import ActivityCommand, ActivityCompleted
+from everstep_worker.times import Times
 
 pytestmark = pytest.mark.integration
 
@@ -108,18 +109,23 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_start(orchestrator: O
 
 async def test_kafka_goes_away_and_comes_back(private_stack: Stack, world: flow.World) -> None:
     settings = replace(settings_of(private_stack.kafka_bootstrap, "away"), concurrency=50)
-    async with installation(settings) as orchestrator, running(flow.app, settings):
+    times = Times(lease_seconds=0.3, heartbeat_seconds=0.05)
+    async with installation(settings) as orchestrator, running(flow.app, settings, times=times):
         commands = [orchestrator.command("wait", str(n)) for n in range(EACH)]
         waiting = [orchestrator.command("greet", str(n)) for n in range(EACH)]
-        await orchestrator.send(*commands, partition=1)
+        beats = orchestrator.command("beat_until", "beats")
+        await orchestrator.send(*commands, beats, partition=1)
         await orchestrator.send(*waiting)
-        await eventually(lambda: len(world.began) == EACH)
+        await eventually(lambda: len(world.began) == EACH + 1)
+        await orchestrator.hear(lambda: orchestrator.heartbeats(beats))
         await private_stack.kafka.kill()
+        made = world.beats
+        await eventually(lambda: world.beats > made + 100)
         world.gate.set()
         await eventually(lambda: len(world.ended) == EACH)
         await private_stack.kafka.start()
-        for command in [*commands, *waiting]:
+        for command in [*commands, *waiting, beats]:
             assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
         assert await orchestrator.value_of("greet", "Ann") == "hello Ann"
-        await orchestrator.until_committed(EACH, partition=1)
-        assert Counter(world.began) == Counter(map(str, range(EACH)))
+        await orchestrator.until_committed(EACH + 1, partition=1)
+        assert Counter(world.began) == Counter([*map(str, range(EACH)), "beats"])

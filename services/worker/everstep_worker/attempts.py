@@ -29,10 +29,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "_check_out_seconds",
         "_halt",
         "_hear",
-        "_pause_seconds",
+        "_times",
         "activity",
         "args",
         "beat_at",
@@ -43,6 +42,7 @@ class Attempt:
         "ended",
         "heartbeat_timeout_seconds",
         "kwargs",
+        "launched",
         "lease",
         "line",
         "record",
@@ -79,15 +79,15 @@ class Attempt:
         self.traceparent = traceparent
         self.timeout_seconds = command.timeout_seconds or activity.timeout.total_seconds()
         self.heartbeat_timeout_seconds = _heartbeat_timeout(activity, command)
-        self._check_out_seconds = times.check_out_seconds
-        self._pause_seconds = times.pause_seconds(self.heartbeat_timeout_seconds)
+        self._times = times
         self._hear = hear
         self._halt: Callable[[], object] | None = None
         self.task: asyncio.Task[None] | None = None
         self.started: float | None = None  # monotonic, at the first line of the author's code
+        self.launched = False  # a process has it, and may begin at any moment
         self.stopped: Stopped | None = None
         self.ended = False
-        self.suspect = delivery.suspect  # another worker may have begun it
+        self.suspect = delivery.suspect or command.suspect  # another worker may have begun it
         self.lease: asyncio.Future[None] | None = None  # it is checked out: done once Kafka has that
         self.beat_at = -math.inf
         self.said_at = -math.inf
@@ -103,6 +103,11 @@ class Attempt:
     def is_over(self) -> bool:
         """Whether its outcome is decided."""
         return self.ended or self.stopped is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its code runs, as far as can be known."""
+        return self.started is not None or self.launched
 
     @property
     def is_certain(self) -> bool:
@@ -123,7 +128,7 @@ class Attempt:
         started = now if self.started is None else self.started
         due = started + self.timeout_seconds
         if self.lease is None:
-            due = min(due, started + self._check_out_seconds)
+            due = min(due, started + self._times.check_out_seconds)
         if self.heartbeat_timeout_seconds is not None:
             due = min(due, max(started, self.beat_at) + self.heartbeat_timeout_seconds)
         return due
@@ -137,7 +142,7 @@ class Attempt:
             return "attempt"
         if silence is not None and max(started, self.beat_at) + silence <= now:
             return "heartbeat"
-        return "check_out" if self.lease is None and started + self._check_out_seconds <= now else None
+        return "check_out" if self.lease is None and started + self._times.check_out_seconds <= now else None
 
     # ---- what its code says, from any thread
 
@@ -169,7 +174,7 @@ class Attempt:
     @property
     def say_at(self) -> float:
         """From when on a heartbeat may be reported."""
-        return self.said_at + self._pause_seconds
+        return self.said_at + self._times.pause_seconds(self.heartbeat_timeout_seconds)
 
     # ---- its end
 

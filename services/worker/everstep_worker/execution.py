@@ -168,10 +168,12 @@ class Execution:
             if attempt.is_over or not (attempt.is_certain or await admitted(attempt, self._leases)):
                 return None
             attempt.halts_by(child.cancel)
+            attempt.launched = True
             began, beat = partial(self._begun_in_child, attempt), partial(attempt.beat, None)
             return await child.run(attempt.record.value or b"", began, beat)
         finally:
             attempt.halts_by(None)
+            attempt.launched = False
             self._processes.give(child)
 
     def _begun_in_child(self, attempt: Attempt) -> None:

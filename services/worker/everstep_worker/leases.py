@@ -18,7 +18,7 @@ import itertools
 import math
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -56,7 +56,7 @@ class Leases:
         self._loop = asyncio.get_running_loop()
         self._held: defaultdict[Lane, dict[Attempt, None]] = defaultdict(dict)
         self._unsaid: dict[Attempt, None] = {}  # with a heartbeat to report
-        self._under_way: defaultdict[Lane, int] = defaultdict(int)
+        self._under_way: Counter[Lane] = Counter()
         self._overdue: set[Lane] = set()  # to be renewed as soon as nothing is under way
         self._renewing: asyncio.TimerHandle | None = None
         self._reporting: asyncio.TimerHandle | None = None
@@ -141,7 +141,7 @@ class Leases:
         now = time.monotonic()
         due = _by_lane(attempt for attempt in self._unsaid if attempt.say_at <= now)
         for lane, attempts in due.items():
-            if not self._under_way[lane]:  # else what is due is reported when that is acknowledged
+            if lane not in self._under_way:  # else what is due is reported when that is acknowledged
                 for said in self._batches(attempts, now):
                     self._renew(lane, said)
         self._report_later(min((attempt.say_at for attempt in self._unsaid if attempt.say_at > now), default=math.inf))
@@ -162,7 +162,7 @@ class Leases:
             self._renew_later()
 
     def _renew_lane(self, lane: Lane) -> None:
-        if self._under_way[lane]:
+        if lane in self._under_way:
             self._overdue.add(lane)
             return
         self._overdue.discard(lane)
@@ -183,7 +183,7 @@ class Leases:
         self._under_way[lane] -= 1
         if self._under_way[lane]:
             return
-        del self._under_way[lane]
+        del self._under_way[lane]  # so that it holds only lanes where something is
         if lane in self._overdue:
             self._renew_lane(lane)
         if self._unsaid:

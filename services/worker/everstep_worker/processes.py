@@ -170,6 +170,7 @@ class Processes:
         self._idle: list[Child] = []
         self._children: set[Child] = set()
         self._closed = False
+        self._starting = asyncio.Semaphore(os.cpu_count() or 1)  # more at once would only take longer
 
     def __len__(self) -> int:
         return len(self._children)
@@ -180,16 +181,8 @@ class Processes:
             child = self._idle.pop()
             if not child.ended.done():
                 return child
-        child = await self._start()
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                said = await child.next()
-        except (Died, TimeoutError) as error:
-            child.kill()
-            raise NotStarted(str(error) or f"it was not ready after {START_SECONDS:g} s") from None
-        if isinstance(said, Broken):
-            raise NotStarted(said.reason)
-        return child
+        async with self._starting:
+            return await self._ready()
 
     def give(self, child: Child) -> None:
         """Takes back one that has nothing to do, or that is no longer of use."""
@@ -207,6 +200,18 @@ class Processes:
             child.kill()
         if self._children:
             await asyncio.wait([child.ended for child in self._children])
+
+    async def _ready(self) -> Child:
+        child = await self._start()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                said = await child.next()
+        except (Died, TimeoutError) as error:
+            child.kill()
+            raise NotStarted(str(error) or f"it was not ready after {START_SECONDS:g} s") from None
+        if isinstance(said, Broken):
+            raise NotStarted(said.reason)
+        return child
 
     async def _start(self) -> Child:
         if self._closed:

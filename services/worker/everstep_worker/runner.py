@@ -233,7 +233,7 @@ class Runner:
     def check_out(self, line: Line) -> None:
         """Whatever of the queue has begun is this worker's from when Kafka has what is sent now."""
         for attempt in self._running.values():
-            if attempt.line is line and attempt.started is not None:
+            if attempt.line is line and attempt.has_begun:
                 self._leases.check_out(attempt)
 
     async def break_off(self) -> None:
