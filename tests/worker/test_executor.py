@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from msgspec import Raw
+from prometheus_client import generate_latest
 from tests.worker import cpu
 from tests.worker.kit import Orchestrator, eventually, running
 from tests.worker.processes import Workers
 
-from everstep import App
+from everstep import App, telemetry
 from everstep.app import LoadError
 from everstep.stack._process import command_line
 from everstep_schemas.wire import ActivityCompleted, ActivityFailed
@@ -96,6 +97,7 @@ class TestOutcomes:
         error = await orchestrator.failure_of("leave", how)
         assert (error.type, error.retryable) == ("ProcessDied", True)
         assert how in error.message
+        assert b'everstep_process_deaths_total{activity="leave"}' in generate_latest(telemetry.WORKER)
         assert await orchestrator.value_of("process_id") != before
 
     async def test_one_that_died_while_idle_costs_no_attempt(self, orchestrator: Orchestrator) -> None:

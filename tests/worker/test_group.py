@@ -21,17 +21,18 @@ pytestmark = pytest.mark.integration
 EACH = 10
 
 
+@pytest.mark.parametrize("name", ["wait", "wait_in_a_thread"])
 async def test_workers_join_and_leave_while_activities_run_and_nobody_repeats_them(
-    orchestrator: Orchestrator, world: flow.World
+    orchestrator: Orchestrator, world: flow.World, name: str
 ) -> None:
     commands = {
-        f"{partition}/{n}": orchestrator.command("wait", f"{partition}/{n}")
+        f"{partition}/{n}": orchestrator.command(name, f"{partition}/{n}")
         for partition in range(PARTITIONS)
         for n in range(EACH)
     }
     async with running(flow.app, orchestrator.settings) as first:
-        for name, command in commands.items():
-            await orchestrator.send(command, partition=int(name[0]))
+        for place, command in commands.items():
+            await orchestrator.send(command, partition=int(place[0]))
         await eventually(lambda: len(world.began) == PARTITIONS * EACH)
         async with running(flow.app, orchestrator.settings):
             for partition in range(PARTITIONS):

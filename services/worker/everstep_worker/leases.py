@@ -14,7 +14,6 @@ before it begins.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import time
 import uuid
@@ -61,7 +60,6 @@ class Leases:
         self._renewing: asyncio.TimerHandle | None = None
         self._reporting: asyncio.TimerHandle | None = None
         self._report_at = math.inf
-        self._ids = (f"{uuid.uuid4()}/{number}" for number in itertools.count(1))
 
     def __len__(self) -> int:
         return sum(len(attempts) for attempts in self._held.values())
@@ -175,7 +173,7 @@ class Leases:
         heartbeats = [heartbeat for _, heartbeat in said if heartbeat is not None]
         kept, given = ([], tokens) if released else (tokens, [])
         reply_to = said[0][0].command.reply_to
-        message = self._answers.renewed(reply_to, next(self._ids), kept, heartbeats, given)
+        message = self._answers.renewed(reply_to, str(uuid.uuid4()), kept, heartbeats, given)
         self._under_way[lane] += 1
         self._send(Parcel(message, sent=partial(self._renewed, lane)))
 

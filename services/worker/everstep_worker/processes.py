@@ -210,6 +210,7 @@ class Processes:
             child.kill()
             raise NotStarted(str(error) or f"it was not ready after {START_SECONDS:g} s") from None
         if isinstance(said, Broken):
+            child.dismiss()
             raise NotStarted(said.reason)
         return child
 
