@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 from aiokafka import TopicPartition
@@ -24,7 +24,7 @@ from everstep_orchestrator.pipeline.runtime import Pipeline
 from everstep_orchestrator.store import DataRefused, HeartbeatRow, OutboxRow, ParkedRow, RunRow, ShardCommit, Store
 from everstep_schemas import wire
 from everstep_schemas.events import decode_events
-from everstep_schemas.names import Topics, partition_of
+from everstep_schemas.names import Topics, partition_of, shard_of
 
 TOPICS = Topics()
 PATIENCE_SECONDS = 10.0
@@ -71,6 +71,7 @@ class Tables:
         self.parked: dict[tuple[int, int], ParkedRow] = {}
         self.beats: dict[tuple[int, int], HeartbeatRow] = {}
         self.refuse: Callable[[ShardCommit], bool] = lambda commit: False
+        self.around_commit: Callable[[Literal["before", "after"]], Awaitable[None]] | None = None
         self.committing = Gate()
         self.opening = Gate()
         self.timers = Gate()
@@ -78,11 +79,15 @@ class Tables:
 
     async def commit(self, commits: Sequence[ShardCommit]) -> frozenset[int]:
         await self.committing.passed()
+        if self.around_commit is not None:
+            await self.around_commit("before")
         fenced = [commit for commit in commits if self._passes(commit)]
         for commit in fenced:
             self._check(commit)
         for commit in fenced:
             self._write(commit)
+        if self.around_commit is not None:
+            await self.around_commit("after")
         return frozenset(commit.shard for commit in fenced)
 
     def _passes(self, commit: ShardCommit) -> bool:
@@ -291,7 +296,7 @@ class Members:
 
 
 class Installation:
-    """One orchestrator at a time on tables and logs that outlive it. All ids of its tests lie in shard 0."""
+    """One orchestrator at a time on tables and logs that outlive it."""
 
     def __init__(self, shards: int = 1) -> None:
         self.tables = Tables(shards)
@@ -306,7 +311,7 @@ class Installation:
 
     @asynccontextmanager
     async def running(self, app: App, *, cache_runs: int = 10_000, crashed: bool = False) -> AsyncIterator[None]:
-        wake = asyncio.Event()
+        self._wake = wake = asyncio.Event()
         self.publisher = Outbound(wake, self._deliver)
         self.pipeline = self._new_pipeline(app, wake, cache_runs)
         self.publisher.refused = self.pipeline.refused
@@ -374,11 +379,23 @@ class Installation:
             )
         self.pipeline.claimed([self.tables.shards[number] for number in shards])
 
+    def pass_time(self, microseconds: int) -> None:
+        """Moves the clock; what is due then happens at the next turn, as the alarm of a real clock sees to."""
+        self.now += microseconds
+        self._wake.set()
+
     # ---- inputs
 
     def submit(self, kind: str, workflow_id: str, **fields: Any) -> None:
-        body = {"kind": kind, "workflow_id": workflow_id, **fields}
-        self.logs.write(TOPICS.submissions, 0, json.dumps(body).encode())
+        self.write({"kind": kind, "workflow_id": workflow_id, **fields}, shard_of(workflow_id, self._shards))
+
+    def write(self, body: Mapping[str, Any], partition: int = 0) -> None:
+        """A record of the submissions topic."""
+        self.logs.write(TOPICS.submissions, partition, json.dumps(body).encode())
+
+    def say(self, command: wire.ActivityCommand, message: wire.Inbox) -> None:
+        """A record of the inbox, from a worker that was given the command."""
+        self.logs.write(command.reply_to.topic, command.reply_to.partition, wire.encoder.encode(message))
 
     def answer(self, command: wire.ActivityCommand, value: Any = None) -> None:
         """What a worker says when it has done what it was told."""
@@ -415,9 +432,12 @@ class Installation:
         wanted = ("ce_type", f"everstep.{kind}".encode())
         return [json.loads(m.value) for m in self.publisher.sent if wanted in m.headers]
 
-    async def until(self, holds: Callable[[], object]) -> None:
+    async def until(self, holds: Callable[[], object], *, passing_us: int = 0) -> None:
+        """Waits, while time passes."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not holds():  # noqa: ASYNC110  # many tasks move what is asked for
+            while not holds():
+                if passing_us:
+                    self.pass_time(passing_us)
                 await asyncio.sleep(0.001)
 
     async def settled(self) -> None:

@@ -59,7 +59,12 @@ DECLINED = ErrorInfo(
     fields=Raw(b'["no credit"]'),
 )
 PLAIN_ERROR = ErrorInfo(type="ValueError")
+CALLBACK = "3.3000000000007.4.0.5f0c2f7f0b3d4ad0a8f1d0f3c1f0b7aa"
 IDS: dict[str, Any] = {"workflow_id": "order-17", "run": 1, "seq": 2, "attempt": 1, "token": TOKEN}
+
+PARENT = events.Parent(workflow_id="order-17", run=1, seq=5, token="3.3000000000007.5.0.8c5a1e")
+DEEP_PARENT = events.Parent(workflow_id="order-17", run=1, seq=5, token="3.3000000000007.5.0.8c5a1e", depth=3)
+CHILD_IDS: dict[str, Any] = {"workflow_id": "order-17", "run": 1, "seq": 5, "token": PARENT.token}
 
 SUBMISSIONS: dict[str, wire.AnySubmission] = {
     "start": wire.Start(workflow_id="order-17", workflow="fulfil_order", args=ORDER),
@@ -73,12 +78,40 @@ SUBMISSIONS: dict[str, wire.AnySubmission] = {
         on_duplicate="return_existing",
         submission_id="checkout-17",
     ),
+    "start, everything": wire.Start(
+        workflow_id="order-17",
+        workflow="fulfil_order",
+        args=ORDER,
+        submission_id="checkout-17",
+        attributes={"customer": "C-9", "express": True, "parcels": 2, "weight": 1.5, "tags": ["gift", "heavy"]},
+        memo={"campaign": Raw(b'{"name":"spring"}')},
+        start_at=WHOLE_SECOND,
+        timeout_seconds=86400.0,
+        with_signal=wire.FirstSignal(name="NoteAdded", value=Raw(b'"leave it at the door"'), signal_id="note-1"),
+    ),
+    "start, with a signal": wire.Start(
+        workflow_id="order-17", workflow="fulfil_order", with_signal=wire.FirstSignal(name="NoteAdded")
+    ),
     "start, terminating": wire.Start(workflow_id="a", workflow="w", on_duplicate="terminate_existing"),
     "start, allowing closed": wire.Start(workflow_id="a", workflow="w", on_duplicate="allow_closed"),
     "signal": wire.Signal(
         workflow_id="order-17", name="ShippingConfirmed", value=Raw(b'{"carrier":"DHL"}'), signal_id="parcel-4711"
     ),
     "signal, least": wire.Signal(workflow_id="order-17", name="ShippingConfirmed"),
+    "update": wire.Update(
+        workflow_id="order-17", name="change_address", value=Raw(b'{"city":"Bremen"}'), update_id="u-1"
+    ),
+    "update, least": wire.Update(workflow_id="order-17", name="change_address"),
+    "complete_callback": wire.CompleteCallback(token=CALLBACK, value=Raw(b'"keep"'), submission_id="ticket-4711"),
+    "complete_callback, least": wire.CompleteCallback(token=CALLBACK),
+    "fail_callback": wire.FailCallback(
+        token=CALLBACK,
+        error=wire.CallbackProblem(message="nobody is in the office", type="OfficeClosed"),
+        submission_id="ticket-4711",
+    ),
+    "fail_callback, least": wire.FailCallback(token=CALLBACK, error=wire.CallbackProblem(message="no")),
+    "heartbeat_callback": wire.HeartbeatCallback(token=CALLBACK, details=Raw(b'{"read":3}')),
+    "heartbeat_callback, least": wire.HeartbeatCallback(token=CALLBACK),
     "cancel": wire.Cancel(workflow_id="order-17", reason="customer asked"),
     "cancel, least": wire.Cancel(workflow_id="order-17"),
     "terminate": wire.Terminate(workflow_id="order-17", reason="stuck"),
@@ -96,6 +129,43 @@ INBOX: dict[str, wire.InboxMessage] = {
         worker="worker-1",
     ),
     "activity_failed, least": wire.ActivityFailed(**IDS, error=PLAIN_ERROR),
+    "activity_failed, with progress": wire.ActivityFailed(**IDS, error=PLAIN_ERROR, details=Raw(b'{"frame":7}')),
+    "activity_started": wire.ActivityStarted(**IDS, lease_seconds=15.0, worker="worker-1"),
+    "activity_started, least": wire.ActivityStarted(**IDS, lease_seconds=15.0),
+    "activities_renewed": wire.ActivitiesRenewed(
+        tokens=(TOKEN, "3.3000000000008.2.1.77aa01"),
+        heartbeats=(wire.Heartbeat(token=TOKEN, details=Raw(b'{"frame":7}')),),
+        worker="worker-1",
+    ),
+    "activities_renewed, least": wire.ActivitiesRenewed(tokens=(TOKEN,), heartbeats=(wire.Heartbeat(token=TOKEN),)),
+    "child_start": wire.ChildStart(
+        workflow_id="parcel-17",
+        parent=DEEP_PARENT,
+        workflow="ship",
+        args=ORDER,
+        kwargs=KWARGS,
+        version=2,
+        timeout_seconds=3600.0,
+    ),
+    "child_start, least": wire.ChildStart(workflow_id="parcel-17", parent=PARENT, workflow="ship"),
+    "child_end": wire.ChildEnd(workflow_id="parcel-17", token=PARENT.token, how="cancel", reason="not wanted"),
+    "child_end, terminating": wire.ChildEnd(workflow_id="parcel-17", token=PARENT.token, how="terminate"),
+    "child_completed": wire.ChildCompleted(**CHILD_IDS, value=ODD, child_run=2),
+    "child_completed, least": wire.ChildCompleted(**CHILD_IDS),
+    "child_failed": wire.ChildFailed(**CHILD_IDS, status="failed", error=DECLINED, child_run=1),
+    "child_failed, cancelled": wire.ChildFailed(**CHILD_IDS, status="cancelled", reason="customer asked", child_run=1),
+    "child_failed, never started": wire.ChildFailed(**CHILD_IDS, status="rejected", error=PLAIN_ERROR),
+    "request_answered": wire.RequestAnswered(**CHILD_IDS, error=PLAIN_ERROR),
+    "request_answered, least": wire.RequestAnswered(**CHILD_IDS),
+    "forwarded, of a run": wire.Forwarded(
+        workflow_id="parcel-17",
+        source=PARENT.token,
+        submission=Raw(b'{"workflow_id":"parcel-17","kind":"cancel"}'),
+        reply_to=PARENT,
+    ),
+    "forwarded, of a callback": wire.Forwarded(
+        workflow_id=CALLBACK, source="s1", submission=Raw(b'{"kind":"heartbeat_callback","token":"t"}')
+    ),
     "forwarded": wire.Forwarded(
         workflow_id="order-17",
         source="everstep.submissions/0/42",
@@ -121,6 +191,13 @@ COMMANDS = {
     "activity_command, all": wire.ActivityCommand(
         **COMMAND, workflow="fulfil_order", args=ORDER, kwargs=KWARGS, timeout_seconds=0.25, deadline=AT
     ),
+    "activity_command, long": wire.ActivityCommand(
+        **COMMAND,
+        timeout_seconds=21600.0,
+        start_by=WHOLE_SECOND,
+        heartbeat_timeout_seconds=30.0,
+        heartbeat=Raw(b'{"frame":7}'),
+    ),
 }
 
 CONTROL = {
@@ -140,6 +217,21 @@ LIFECYCLE = {
     Type.FAILED: wire.Lifecycle(**RUN, seq=9, error=DECLINED),
     Type.CANCELLED: wire.Lifecycle(**RUN, seq=9, reason="customer asked"),
     Type.TERMINATED: wire.Lifecycle(**RUN, seq=9, reason=""),
+    f"{Type.STARTED}, a child": wire.Lifecycle(**RUN, seq=1, submission_id=PARENT.token, parent=PARENT),
+    f"{Type.COMPLETED}, with unread signals": wire.Lifecycle(
+        **RUN, seq=9, result=Raw(b'"shipped"'), unread={"NoteAdded": 2}
+    ),
+    Type.TIMED_OUT: wire.Lifecycle(**RUN, seq=9),
+    Type.CONTINUED: wire.Lifecycle(**RUN, seq=9),
+    f"{Type.CONTINUED}, after a failure": wire.Lifecycle(**RUN, seq=9, error=PLAIN_ERROR, retry_at=AT),
+    Type.MILESTONE: wire.Lifecycle(**RUN, seq=5, status="reminded the approver"),
+    Type.SIGNAL_UNREADABLE: wire.Lifecycle(
+        **RUN, seq=5, name="ShippingConfirmed", reason="Expected `object`, got `str` - at `$`"
+    ),
+    Type.UPDATE_COMPLETED: wire.Lifecycle(**RUN, seq=8, submission_id="u-1", result=Raw(b"true")),
+    Type.UPDATE_FAILED: wire.Lifecycle(**RUN, seq=8, submission_id="u-1", error=PLAIN_ERROR),
+    Type.CALLBACK_COMPLETED: wire.Lifecycle(**RUN, seq=8, submission_id="ticket-4711"),
+    Type.CALLBACK_FAILED: wire.Lifecycle(**RUN, seq=8, submission_id="ticket-4711", error=PLAIN_ERROR),
     Type.STALLED: wire.Lifecycle(**RUN, seq=4, submission_id="s1", reason="the code does something else"),
     Type.HELD: wire.Lifecycle(**RUN, seq=0, submission_id="s1"),
     Type.RESUMED: wire.Lifecycle(**RUN, seq=4, submission_id="s1"),
@@ -169,6 +261,52 @@ STARTED = events.Started(
 INPUTS: dict[str, events.InputEvent] = {
     "started": STARTED,
     "started, least": events.Started(workflow="w", version=1, nonce="n", source="s", python="3.14.0"),
+    "started, a child": events.Started(
+        workflow="ship",
+        version=1,
+        nonce="n",
+        source=PARENT.token,
+        python="3.11.7",
+        parent=PARENT,
+        attributes={"customer": "C-9", "express": True},
+        memo={"campaign": Raw(b'"spring"')},
+        start_at=AT,
+        timeout_seconds=60.0,
+        expires_at=WHOLE_SECOND,
+        retry=events.RetryPolicy(max_attempts=3),
+        attempt=2,
+    ),
+    "started, going on": events.Started(
+        workflow="ship",
+        version=1,
+        nonce="n",
+        source="3.3000000000007.9.0.8c5a1e",
+        python="3.11.7",
+        inherited=events.Inheritance(
+            unread=(events.Unread(name="NoteAdded", value=Raw(b'"x"'), signal_id="s1"),),
+            signal_ids=("s0", "s1"),
+            update_ids=("u-1",),
+        ),
+    ),
+    "activity_started": events.ActivityStarted(ref=2, attempt=2, lease_seconds=15.0, worker="worker-1"),
+    "activity_started, least": events.ActivityStarted(ref=2, attempt=1, lease_seconds=15.0),
+    "activity_released": events.ActivityReleased(ref=2, attempt=2, details=Raw(b'{"frame":7}')),
+    "activity_released, least": events.ActivityReleased(ref=2, attempt=1),
+    "activity_failed, in time": events.ActivityFailed(
+        ref=2, error=PLAIN_ERROR, retry_at=AT, details=Raw(b'{"frame":7}'), unanswered=True
+    ),
+    "activity_retried, with progress": events.ActivityRetried(ref=2, attempt=2, details=Raw(b'{"frame":7}')),
+    "timer_fired, for a heartbeat": events.TimerFired(ref=4, heartbeat=True),
+    "child_completed": events.ChildCompleted(ref=5, value=ODD, run=2),
+    "child_completed, least": events.ChildCompleted(ref=5, value=Raw(b"null")),
+    "child_failed": events.ChildFailed(ref=5, status="failed", error=DECLINED, run=1),
+    "child_failed, terminated": events.ChildFailed(ref=5, status="terminated", reason="stuck", run=1),
+    "request_answered": events.RequestAnswered(ref=5, error=PLAIN_ERROR),
+    "request_answered, least": events.RequestAnswered(ref=5),
+    "callback_completed": events.CallbackCompleted(ref=4, value=Raw(b'"keep"'), source="ticket-4711"),
+    "callback_failed": events.CallbackFailed(ref=4, error=PLAIN_ERROR, source="ticket-4711"),
+    "update_requested": events.UpdateRequested(name="change_address", value=Raw(b"{}"), update_id="u-1"),
+    "timed_out": events.TimedOut(),
     "activity_completed": events.ActivityCompleted(ref=2, value=ODD, attempt=3, worker="worker-1"),
     "activity_completed, least": events.ActivityCompleted(ref=2, value=Raw(b"null")),
     "activity_failed": events.ActivityFailed(ref=2, error=DECLINED, attempt=2, retry_at=AT, worker="worker-1"),
@@ -198,6 +336,13 @@ COMMAND_EVENTS: dict[str, events.CommandEvent] = {
         ),
     ),
     "activity_scheduled, least": events.ActivityScheduled(name="check", queue="default"),
+    "activity_scheduled, with limits": events.ActivityScheduled(
+        name="transcode",
+        queue="gpu",
+        expires_at=AT,
+        queue_timeout_seconds=5.0,
+        heartbeat_timeout_seconds=30.0,
+    ),
     "activity_scheduled, default retries": events.ActivityScheduled(
         name="check", queue="default", retry=events.RetryPolicy()
     ),
@@ -209,6 +354,43 @@ COMMAND_EVENTS: dict[str, events.CommandEvent] = {
     "signal_awaited": events.SignalAwaited(name="ShippingConfirmed", deadline=AT),
     "signal_awaited, least": events.SignalAwaited(name="ShippingConfirmed"),
     "wait_cancelled": events.WaitCancelled(ref=5),
+    "condition_awaited": events.ConditionAwaited(what="fulfil_order (line 41)", deadline=AT),
+    "condition_awaited, least": events.ConditionAwaited(what="fulfil_order (line 41)"),
+    "condition_met": events.ConditionMet(ref=5),
+    "signal_unreadable": events.SignalUnreadable(name="go", signal_id="s1", reason="Expected `int`, got `str`"),
+    "child_started": events.ChildStarted(
+        workflow="ship",
+        workflow_id="parcel-17",
+        args=ORDER,
+        kwargs=KWARGS,
+        version=2,
+        timeout_seconds=3600.0,
+        on_parent_close="abandon",
+    ),
+    "child_started, least": events.ChildStarted(workflow="ship", workflow_id="parcel-17"),
+    "child_cancelled": events.ChildCancelled(ref=5, workflow_id="parcel-17", how="terminate"),
+    "child_cancelled, least": events.ChildCancelled(ref=5, workflow_id="parcel-17"),
+    "signal_sent": events.SignalSent(workflow_id="parcel-17", name="go", value=Raw(b"7"), signal_id="s1"),
+    "cancel_sent": events.CancelSent(workflow_id="parcel-17", reason="not wanted"),
+    "cancel_sent, least": events.CancelSent(workflow_id="parcel-17"),
+    "callback_created": events.CallbackCreated(
+        token=CALLBACK,
+        url=f"http://localhost:8080/api/v1/callbacks/{CALLBACK}",
+        deadline=AT,
+        heartbeat_timeout_seconds=43200.0,
+    ),
+    "callback_created, least": events.CallbackCreated(token="t", url="u"),
+    "update_completed": events.UpdateCompleted(ref=7, update_id="u-1", value=Raw(b"true")),
+    "update_failed": events.UpdateFailed(ref=7, update_id="u-1", error=PLAIN_ERROR),
+    "milestone_reached": events.MilestoneReached(text="reminded the approver"),
+    "attributes_set": events.AttributesSet(values={"approver": "ann", "old": None, "tags": ["a"]}),
+    "patch_marked": events.PatchMarked(id="fraud-check-2026-11"),
+    "side_effect_recorded": events.SideEffectRecorded(value=Raw(b'{"region":"eu"}')),
+    "continued": events.Continued(workflow="subscription", args=ORDER, kwargs=KWARGS, version=2),
+    "continued, after a failure": events.Continued(workflow="subscription", error=PLAIN_ERROR, retry_at=AT),
+    "completed, with unread signals": events.Completed(value=Raw(b"null"), unread={"NoteAdded": 2}),
+    "failed, with unread signals": events.Failed(error=PLAIN_ERROR, unread={"NoteAdded": 1}),
+    "cancelled, with unread signals": events.Cancelled(unread={"NoteAdded": 1}),
     "status_set": events.StatusSet(text="waiting on\nshipping 📦"),
     "completed": events.Completed(value=ODD),
     "failed": events.Failed(error=DECLINED),
@@ -216,15 +398,46 @@ COMMAND_EVENTS: dict[str, events.CommandEvent] = {
     "cancelled, least": events.Cancelled(),
 }
 
+FIRST_ACTIVATION = (
+    "activity_scheduled",
+    "activity_scheduled, least",
+    "activity_scheduled, default retries",
+    "activity_cancelled",
+    "activity_cancelled, least",
+    "timer_started",
+    "timer_started, at a whole second",
+    "timer_cancelled",
+    "signal_awaited",
+    "signal_awaited, least",
+    "wait_cancelled",
+    "status_set",
+    "completed",
+    "failed",
+    "cancelled",
+    "cancelled, least",
+)
 HISTORY: dict[str, list[events.AnyEvent]] = {
     **{name: [event] for name, event in (INPUTS | COMMAND_EVENTS).items()},
-    "an activation": [STARTED, *COMMAND_EVENTS.values()],
+    "an activation": [STARTED, *(COMMAND_EVENTS[name] for name in FIRST_ACTIVATION)],
 }
 
 PARKED = {
     "started": STARTED,
-    **{name: INBOX[name] for name in ("activity_completed", "activity_failed")},
-    **{name: SUBMISSIONS[name] for name in ("signal", "cancel", "terminate")},
+    **{
+        name: INBOX[name]
+        for name in (
+            "activity_completed",
+            "activity_failed",
+            "activity_started",
+            "child_completed",
+            "child_failed",
+            "request_answered",
+        )
+    },
+    **{
+        name: SUBMISSIONS[name]
+        for name in ("signal", "cancel", "terminate", "update", "complete_callback", "fail_callback")
+    },
 }
 
 OUTBOX = {

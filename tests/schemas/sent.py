@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
 from msgspec import Raw
 
 from everstep._core.messages import messages_of
@@ -24,6 +25,10 @@ NOW = 1_769_903_999_123_456
 AT = datetime(2026, 1, 31, 23, 59, 59, 123456, tzinfo=UTC)
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 IDENTITY = Identity(names.run_key(3, 7), "order-17", 1, "fulfil_order", 1, "8c5a1e")
+PARENT = events.Parent(
+    workflow_id="order-17", run=1, seq=5, token=str(names.Token(3, names.run_key(3, 7), 5, 0, "8c5a1e"))
+)
+CHILD = Identity(names.run_key(2, 8), "parcel-17", 1, "ship", 1, "77aa01", PARENT)
 SCHEDULED = events.ActivityScheduled(name="process_payment", queue="payments", args=Raw(b"[17]"), timeout_seconds=30.0)
 ERROR = ErrorInfo(type="CardDeclined", message="no credit", retryable=False)
 
@@ -42,8 +47,14 @@ class Record:
 def of(event: events.AnyEvent) -> Outgoing:
     """What the event, number 9 of its run, causes."""
     row = HistoryRow(9, NOW, events.encode_events([event]))
-    [message] = messages_of(IDENTITY, TOPICS, [row], lambda _: SCHEDULED)
+    message, *_ = messages_of(IDENTITY, TOPICS, [row], lambda _: SCHEDULED)
     return message
+
+
+def to_parent(event: events.AnyEvent) -> Outgoing:
+    """What a child's end, number 9 of its run, says to its parent."""
+    row = HistoryRow(9, NOW, events.encode_events([event]))
+    return messages_of(CHILD, TOPICS, [row], lambda _: SCHEDULED)[-1]
 
 
 STARTED = events.Started(
@@ -69,11 +80,25 @@ _forwarded = wire.Forwarded(
 SENT: dict[str, Outgoing] = {
     "activity_command": _command,
     "activity_command, again": of(events.ActivityRetried(ref=2, attempt=2)),
+    "activity_command, given again": of(events.ActivityReleased(ref=2, attempt=2, details=Raw(b'{"frame":7}'))),
     "control": of(events.ActivityCancelled(ref=2)),
     "activity_completed": _answers.completed(_received, b'{"paid":true}', TRACEPARENT),
     "activity_completed, untraced": _answers.completed(_received, b"null"),
     "activity_failed": _answers.failed(_received, ERROR, TRACEPARENT),
     "forwarded": _notices.forwarded(3, _forwarded),
+    "forwarded, a signal of a run": of(
+        events.SignalSent(workflow_id="parcel-17", name="go", value=Raw(b"7"), signal_id="s1")
+    ),
+    "forwarded, a cancellation of a run": of(events.CancelSent(workflow_id="parcel-17")),
+    "child_start": of(events.ChildStarted(workflow="ship", workflow_id="parcel-17", args=Raw(b"[17]"))),
+    "child_end": of(events.ChildCancelled(ref=5, workflow_id="parcel-17", how="cancel")),
+    "child_end, terminating": of(events.ChildCancelled(ref=5, workflow_id="parcel-17", how="terminate")),
+    "child_completed": to_parent(events.Completed(value=Raw(b'"shipped"'))),
+    "child_failed": to_parent(events.Failed(error=ERROR)),
+    "child_failed, timed out": to_parent(events.TimedOut()),
+    "child_failed, never started": _notices.child_refused(PARENT, ERROR),
+    "request_answered": _notices.answered(PARENT, None),
+    "request_answered, with an error": _notices.answered(PARENT, ERROR),
     Type.STARTED: of(STARTED),
     f"{Type.STARTED}, an answer": _notices.existing(FACT),
     Type.COMPLETED: of(events.Completed(value=Raw(b'"shipped"'))),
@@ -81,6 +106,20 @@ SENT: dict[str, Outgoing] = {
     Type.CANCELLED: of(events.Cancelled(reason="customer asked")),
     f"{Type.CANCELLED}, without a reason": of(events.Cancelled()),
     Type.TERMINATED: of(events.Terminated(reason="stuck")),
+    f"{Type.STARTED}, a child": of(msgspec.structs.replace(STARTED, parent=PARENT)),
+    f"{Type.COMPLETED}, with unread signals": of(events.Completed(value=Raw(b"null"), unread={"NoteAdded": 2})),
+    Type.TIMED_OUT: of(events.TimedOut()),
+    Type.CONTINUED: of(events.Continued(workflow="fulfil_order")),
+    f"{Type.CONTINUED}, after a failure": of(events.Continued(workflow="fulfil_order", error=ERROR, retry_at=AT)),
+    Type.MILESTONE: of(events.MilestoneReached(text="reminded")),
+    Type.SIGNAL_UNREADABLE: of(events.SignalUnreadable(name="go", signal_id="s1", reason="Expected `int`")),
+    Type.UPDATE_COMPLETED: of(events.UpdateCompleted(ref=7, update_id="u-1", value=Raw(b"true"))),
+    f"{Type.UPDATE_COMPLETED}, again": _notices.answered_before(
+        "order-17", 1, "fulfil_order", 1, 8, events.UpdateCompleted(ref=7, update_id="u-1", value=Raw(b"true")), NOW
+    ),
+    Type.UPDATE_FAILED: of(events.UpdateFailed(ref=7, update_id="u-1", error=ERROR)),
+    Type.CALLBACK_COMPLETED: of(events.CallbackCompleted(ref=4, value=Raw(b"1"), source="ticket-4711")),
+    Type.CALLBACK_FAILED: of(events.CallbackFailed(ref=4, error=ERROR, source="ticket-4711")),
     Type.STALLED: _notices.stalled(STALLED),
     Type.HELD: _notices.held(FACT),
     Type.RESUMED: _notices.resumed(FACT),

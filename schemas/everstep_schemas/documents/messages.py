@@ -34,10 +34,11 @@ def _tag(member: type[wire.Inbox]) -> str:
 
 
 def _inbox(structs: Structs, member: type[wire.Inbox]) -> Schema:
-    """A message to a run; those about one attempt, child or request carry its token."""
+    """A message to a run. One that answers carries the token of what it answers as its identity."""
     key = _BY_ID if "workflow_id" in member.__struct_fields__ else None
     message = _sent(_INBOX[member], structs.refer(member), wire.INBOX_TYPES[member], key)
-    return message | (_TOKEN if "token" in member.__struct_fields__ else {})
+    answers = "token" in member.__struct_fields__ and member is not wire.ChildEnd
+    return message | (_TOKEN if answers else {})
 
 
 _INBOX: dict[type[wire.Inbox], str] = {

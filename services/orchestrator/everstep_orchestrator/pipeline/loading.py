@@ -23,12 +23,12 @@ from everstep._core.engine import CannotRun, Engine, HistoryRow, LiveRun
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.drafting import Entry
-from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Request, Result
+from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Renewal, Request, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Shard
 from everstep_orchestrator.store import ParkedRow, RunRow, Store
 from everstep_schemas import events, wire
-from everstep_schemas.names import Token
+from everstep_schemas.names import Token, shard_of_key
 from everstep_schemas.wire import Outgoing
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ class Loader:
             for shard, _, incoming in work.records
             if isinstance(incoming, Result | Callback) and incoming.token.run_key not in shard.entries
         }
-        named = (*work.wakeups, *work.resumes, *_commanded(work))
+        named = (*work.wakeups, *work.resumes, *_commanded(work), *_beating(work))
         missing.update((key, shard) for shard, key in named if key not in shard.entries)
         if not missing:
             return
@@ -278,6 +278,16 @@ def _commanded(work: Work) -> Iterable[tuple[Shard, int]]:
             token = Token.parse(wire.command_decoder.decode(message.value).token)
             if token is not None:
                 yield shard, token.run_key
+
+
+def _beating(work: Work) -> Iterable[tuple[Shard, int]]:
+    """The runs that something is said of to be kept: it is kept only for those that are open."""
+    for shard, _, incoming in work.records:
+        if isinstance(incoming, Renewal):
+            for heartbeat in incoming.message.heartbeats:
+                token = Token.parse(heartbeat.token)
+                if token is not None and shard_of_key(token.run_key) == shard.number:
+                    yield shard, token.run_key
 
 
 def _waits_for_start(parked: Sequence[ParkedRow]) -> bool:
