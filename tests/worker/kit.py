@@ -112,6 +112,13 @@ class Orchestrator:
         await self.send(command)
         return await self.answer_to(command)
 
+    async def settle(self) -> None:
+        """Returns when the partitions have been shared out, so that whoever has one knows what is new in it."""
+        commands = [self.command("greet", str(partition)) for partition in range(PARTITIONS)]
+        for partition, command in enumerate(commands):
+            await self.send(command, partition=partition)
+            await self.answer_to(command)
+
     async def value_of(self, activity: str, *args: object, **changes: Any) -> Any:
         answer = await self.call(activity, *args, **changes)
         assert isinstance(answer, ActivityCompleted), answer

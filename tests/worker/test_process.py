@@ -21,6 +21,7 @@ async def test_what_a_killed_worker_had_begun_is_done_by_another(workers: Worker
     victim, survivor = await workers.start(times=NEVER), await workers.start(times=NEVER)
     await victim.ready()
     await survivor.ready()
+    await orchestrator.settle()
     commands = [orchestrator.command("note", f"c{n}", "go") for n in range(6)]
     for n, command in enumerate(commands):
         await orchestrator.send(command, partition=n % PARTITIONS)
@@ -33,7 +34,7 @@ async def test_what_a_killed_worker_had_begun_is_done_by_another(workers: Worker
     for command in commands:
         assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
     for partition in range(PARTITIONS):
-        await orchestrator.until_committed(3, partition=partition)
+        await orchestrator.until_committed(4, partition=partition)
     again = [line for line, _ in workers.notes()[6:]]
     assert sorted(again) == sorted(theirs)
 
@@ -44,6 +45,7 @@ async def test_what_a_killed_worker_had_checked_out_is_done_when_its_command_com
     victim, survivor = await workers.start(times=SOON), await workers.start(times=SOON)
     await victim.ready()
     await survivor.ready()
+    await orchestrator.settle()
     commands = [orchestrator.command("note", f"c{n}", "go") for n in range(PARTITIONS)]
     for n, command in enumerate(commands):
         await orchestrator.send(command, partition=n)
@@ -51,7 +53,7 @@ async def test_what_a_killed_worker_had_checked_out_is_done_when_its_command_com
     theirs = next(commands[int(line[1])] for line, pid in workers.notes() if pid == victim.pid)
     await orchestrator.checked_out(theirs)
     for partition in range(PARTITIONS):
-        await orchestrator.until_committed(1, partition=partition)
+        await orchestrator.until_committed(2, partition=partition)
     await victim.kill()
     last = orchestrator.command("note", "last")
     for partition in range(PARTITIONS):
@@ -107,6 +109,7 @@ async def test_one_that_comes_back_under_its_name_goes_on_and_nobody_rebalances(
 ) -> None:
     first = await workers.ready(times=NEVER, EVERSTEP_WORKER_ID="pod-0")
     other = await workers.ready(times=NEVER, EVERSTEP_WORKER_ID="pod-1")
+    await orchestrator.settle()
     commands = [orchestrator.command("note", f"c{n}", "go") for n in range(4)]
     for n, command in enumerate(commands):
         await orchestrator.send(command, partition=n % PARTITIONS)
