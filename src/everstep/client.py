@@ -181,19 +181,22 @@ class CallbackClient:
         self._transport = transport
         self._token = token
 
-    async def complete(self, value: Any = None, /) -> None:
-        """Gives the callback its value. Raises `CallbackClosed` if it was completed before, or nobody waits for it."""
+    async def complete(self, value: Any = None, /, *, submission_id: str | None = None) -> None:
+        """Gives the callback its value. Raises `CallbackClosed` if it was completed before, or nobody waits for it.
+
+        The same `submission_id` is applied once however often it is sent.
+        """
         await self._transport.callback(
             wire.CompleteCallback(
-                token=self._token, value=Raw(codec_for(Any).encode(value)), submission_id=uuid.uuid4().hex
+                token=self._token, value=Raw(codec_for(Any).encode(value)), submission_id=_identity(submission_id)
             )
         )
 
-    async def fail(self, message: str, /, *, type: str = CALLBACK_FAILED) -> None:
+    async def fail(self, message: str, /, *, type: str = CALLBACK_FAILED, submission_id: str | None = None) -> None:
         """Fails the callback: its run sees a `CallbackError`. Raises as `complete` does."""
         problem = wire.CallbackProblem(message=message, type=type)
         await self._transport.callback(
-            wire.FailCallback(token=self._token, error=problem, submission_id=uuid.uuid4().hex)
+            wire.FailCallback(token=self._token, error=problem, submission_id=_identity(submission_id))
         )
 
     async def heartbeat(self, details: Any = None, /) -> None:
@@ -331,7 +334,7 @@ class Client:
             start_at=start_at,
             timeout_seconds=None if timeout is None else timeout.total_seconds(),
             with_signal=None if with_signal is None else _first_signal(*with_signal),
-            submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+            submission_id=_identity(submission_id),
         )
         started = await self._transport.start(start)
         run = Run(self._transport, id, decode, started.ended)
@@ -369,6 +372,10 @@ def _call(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], returns: An
 def _first_signal(signal: Signal[Any] | str, value: Any) -> wire.FirstSignal:
     name, codec = (signal, codec_for(Any)) if isinstance(signal, str) else (signal.name, signal.codec)
     return wire.FirstSignal(name=_checked("signal", name), value=Raw(codec.encode(value)))
+
+
+def _identity(submission_id: str | None) -> str:
+    return _checked("submission_id", submission_id or uuid.uuid4().hex)
 
 
 def _checked(what: str, name: str) -> str:

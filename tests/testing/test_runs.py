@@ -367,7 +367,7 @@ async def test_a_callback_is_completed_once() -> None:
         callback = env.client.callback(tokens.args[0][0])
         with pytest.raises(CallbackClosed, match="the value does not fit"):
             await callback.complete("three")
-        await callback.complete(3)
+        await callback.complete(3, submission_id="s")
         assert await run.result() == "got 3"
         with pytest.raises(CallbackClosed, match=r"run 1 of 'a' has ended"):
             await callback.complete(4)
