@@ -6,13 +6,12 @@ and awaits the results of runs that it started.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from msgspec import UNSET, Raw
@@ -20,9 +19,11 @@ from typing_extensions import TypeVarTuple, Unpack
 
 from everstep._client import transport
 from everstep._client.transport import Ended, Transport
+from everstep._core.attributes import AttributeValue, stored
 from everstep._core.children import ChildHandle
 from everstep._core.payloads import codec_for
-from everstep.errors import RunCancelled, RunError, RunFailed, RunTerminated
+from everstep.errors import CALLBACK_FAILED, RunCancelled, RunError, RunFailed, RunTerminated, RunTimedOut
+from everstep.queries import Query, Update
 from everstep.settings import Settings, SettingsError
 from everstep.signals import Signal
 from everstep.workflows import Workflow
@@ -37,8 +38,11 @@ if TYPE_CHECKING:  # what describes runs is read with asyncpg, which most client
 
 T = TypeVar("T")
 R = TypeVar("R")
+A = TypeVar("A")
 R_co = TypeVar("R_co", covariant=True)
 Ts = TypeVarTuple("Ts")
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Run(Generic[R_co]):
@@ -60,17 +64,11 @@ class Run(Generic[R_co]):
     async def result(self, *, timeout: timedelta | None = None) -> R_co:
         """What the run returned, once it has.
 
-        Raises `TimeoutError` if it still runs after `timeout`; `RunFailed`, `RunCancelled` or `RunTerminated` if it
-        ended otherwise; `RunNotFound` if there is no such run. May be called again, and by several tasks at once.
+        Raises `TimeoutError` if it still runs after `timeout`; `RunFailed`, `RunCancelled`, `RunTerminated` or
+        `RunTimedOut` if it ended otherwise; `RunNotFound` if there is no such run. May be called again, and by several
+        tasks at once.
         """
-        limit = asyncio.timeout(None if timeout is None else timeout.total_seconds())
-        try:
-            async with limit:
-                ended = await self._ended()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise TimeoutError(f"run {self._id!r} is still running after {timeout}") from None
+        ended = await self._within(timeout, self._ended, f"run {self._id!r} is still running after {timeout}")
         if ended.status != "completed":
             raise _error(ended)
         return self._decode(NULL if ended.value is UNSET else ended.value)
@@ -95,6 +93,67 @@ class Run(Generic[R_co]):
             )
         )
 
+    async def _within(self, timeout: timedelta | None, waiting: Callable[[], Awaitable[T]], message: str) -> T:
+        try:
+            async with self._transport.limit(timeout) as limit:
+                return await waiting()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError(message) from None
+
+    @overload
+    async def query(self, query: Query[R], /) -> R: ...
+    @overload
+    async def query(self, query: str, /, *args: Any, returns: TypeForm[T]) -> T: ...
+    @overload
+    async def query(self, query: str, /, *args: Any) -> Any: ...
+    async def query(self, query: Query[Any] | str, /, *args: Any, returns: Any = Any) -> Any:
+        """What the run's code answers, as of its last event; also once it has ended.
+
+        Raises `QueryError` if it has no answer, `RunNotFound` if there is no such run.
+        """
+        name, codec = (query, codec_for(returns)) if isinstance(query, str) else (query.name, query.codec)
+        encoded = codec_for(list[Any]).encode([*args])
+        return codec.decode(await self._transport.query(self._id, _checked("query", name), encoded))
+
+    @overload
+    async def update(
+        self, update: Update[A, R], value: A, /, *, update_id: str | None = None, timeout: timedelta | None = None
+    ) -> R: ...
+    @overload
+    async def update(
+        self, update: str, value: Any = None, /, *, update_id: str | None = None, timeout: timedelta | None = None
+    ) -> Any: ...
+    async def update(
+        self,
+        update: Update[Any, Any] | str,
+        value: Any = None,
+        /,
+        *,
+        update_id: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
+        """Asks the run to do something, and waits for its answer.
+
+        The same `update_id` is done once and answered the same however often it is sent; without one each call is its
+        own. Raises `UpdateRejected` if the run's code does not accept it, `UpdateFailed` if it cannot be carried out,
+        `TimeoutError` if there is no answer after `timeout`: it may still be done.
+        """
+        name, takes, gives = (
+            (update, codec_for(Any), codec_for(Any))
+            if isinstance(update, str)
+            else (update.name, update.codec, update.result_codec)
+        )
+        asked = wire.Update(
+            workflow_id=self._id,
+            name=_checked("update", name),
+            value=Raw(takes.encode(value)),
+            update_id=_checked("update_id", update_id or uuid.uuid4().hex),
+        )
+        late = f"run {self._id!r} has not answered update {name!r} after {timeout}"
+        return gives.decode(await self._within(timeout, lambda: self._transport.update(asked), late))
+
     async def cancel(self, reason: str = "") -> None:
         """Asks the run to end: its code sees `CancelledError` and may still clean up. Answers as `signal` does."""
         await self._transport.send(wire.Cancel(workflow_id=self._id, reason=reason))
@@ -113,6 +172,38 @@ class Run(Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"Run({self._id!r})"
+
+
+class CallbackClient:
+    """Whoever holds a callback's token; from `Client.callback`."""
+
+    def __init__(self, transport: Transport, token: str) -> None:
+        self._transport = transport
+        self._token = token
+
+    async def complete(self, value: Any = None, /, *, submission_id: str | None = None) -> None:
+        """Gives the callback its value. Raises `CallbackClosed` if it was completed before, or nobody waits for it.
+
+        The same `submission_id` is applied once however often it is sent.
+        """
+        await self._transport.callback(
+            wire.CompleteCallback(
+                token=self._token, value=Raw(codec_for(Any).encode(value)), submission_id=_identity(submission_id)
+            )
+        )
+
+    async def fail(self, message: str, /, *, type: str = CALLBACK_FAILED, submission_id: str | None = None) -> None:
+        """Fails the callback: its run sees a `CallbackError`. Raises as `complete` does."""
+        problem = wire.CallbackProblem(message=message, type=type)
+        await self._transport.callback(
+            wire.FailCallback(token=self._token, error=problem, submission_id=_identity(submission_id))
+        )
+
+    async def heartbeat(self, details: Any = None, /) -> None:
+        """Says that the work goes on, so that the callback's `heartbeat_timeout` begins anew."""
+        await self._transport.callback(
+            wire.HeartbeatCallback(token=self._token, details=Raw(codec_for(Any).encode(details)))
+        )
 
 
 class Client:
@@ -135,6 +226,13 @@ class Client:
             )
         self._transport = transport(settings)
 
+    @classmethod
+    def _over(cls, transport: Transport) -> Self:
+        """A client of whatever installation `transport` leads to."""
+        client = cls.__new__(cls)
+        client._transport = transport
+        return client
+
     async def __aenter__(self) -> Self:
         await self._transport.open()
         return self
@@ -151,9 +249,14 @@ class Client:
         /,
         *args: *Ts,
         id: str,
+        attributes: Mapping[str, AttributeValue] = _NOTHING,
         version: int | None = None,
+        memo: Mapping[str, Any] = _NOTHING,
         submission_id: str | None = None,
+        start_at: datetime | None = None,
+        timeout: timedelta | None = None,
         on_duplicate: OnDuplicate = "reject",
+        with_signal: tuple[Signal[Any] | str, Any] | None = None,
     ) -> Run[R]: ...
     @overload
     async def start(
@@ -163,9 +266,14 @@ class Client:
         *args: Any,
         returns: TypeForm[T],
         id: str,
+        attributes: Mapping[str, AttributeValue] = _NOTHING,
         version: int | None = None,
+        memo: Mapping[str, Any] = _NOTHING,
         submission_id: str | None = None,
+        start_at: datetime | None = None,
+        timeout: timedelta | None = None,
         on_duplicate: OnDuplicate = "reject",
+        with_signal: tuple[Signal[Any] | str, Any] | None = None,
     ) -> Run[T]: ...
     @overload
     async def start(
@@ -174,9 +282,14 @@ class Client:
         /,
         *args: Any,
         id: str,
+        attributes: Mapping[str, AttributeValue] = _NOTHING,
         version: int | None = None,
+        memo: Mapping[str, Any] = _NOTHING,
         submission_id: str | None = None,
+        start_at: datetime | None = None,
+        timeout: timedelta | None = None,
         on_duplicate: OnDuplicate = "reject",
+        with_signal: tuple[Signal[Any] | str, Any] | None = None,
     ) -> Run[Any]: ...
     async def start(  # type: ignore[misc]  # mypy does not see that `*args: Any` takes `*Ts`
         self,
@@ -185,9 +298,14 @@ class Client:
         *args: Any,
         returns: Any = Any,
         id: str,
+        attributes: Mapping[str, AttributeValue] = _NOTHING,
         version: int | None = None,
+        memo: Mapping[str, Any] = _NOTHING,
         submission_id: str | None = None,
+        start_at: datetime | None = None,
+        timeout: timedelta | None = None,
         on_duplicate: OnDuplicate = "reject",
+        with_signal: tuple[Signal[Any] | str, Any] | None = None,
     ) -> Run[Any]:
         """Starts a run and returns once it exists, or, if its code is not there yet, is stored and waits for it.
 
@@ -197,7 +315,11 @@ class Client:
         The same `submission_id` starts one run however often it is sent; without one each call is its own submission.
         `on_duplicate` says what happens if the id has a run: `"reject"` raises `RunAlreadyExists`, `"return_existing"`
         gives that run, `"allow_closed"` starts another if it has ended, `"terminate_existing"` ends it first. Without
-        `version` the highest there is runs. Raises `PayloadError` for arguments that do not fit, `Rejected` for what
+        `version` the highest there is runs.
+
+        The code begins at `start_at`, or at once, and the run is closed as timed out `timeout` after that. `attributes`
+        can be searched for, the `memo` is only kept. The signal in `with_signal` reaches the run that answers, whether
+        it is new or was open before. Raises `PayloadError` for arguments that do not fit, `Rejected` for what
         cannot be started.
         """
         name, encoded, decode = _call(workflow, args, returns)
@@ -207,7 +329,12 @@ class Client:
             args=Raw(encoded),
             version=version,
             on_duplicate=on_duplicate,
-            submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+            attributes={name: stored(name, value) for name, value in attributes.items()},
+            memo={name: Raw(codec_for(Any).encode(value)) for name, value in memo.items()},
+            start_at=start_at,
+            timeout_seconds=None if timeout is None else timeout.total_seconds(),
+            with_signal=None if with_signal is None else _first_signal(*with_signal),
+            submission_id=_identity(submission_id),
         )
         started = await self._transport.start(start)
         run = Run(self._transport, id, decode, started.ended)
@@ -224,6 +351,10 @@ class Client:
         decode = codec_for(Any).decode if of is None else of.decode_result
         return Run(self._transport, id, decode, lambda: self._transport.ended(id))
 
+    def callback(self, token: str, /) -> CallbackClient:
+        """The callback that has this token, to complete or fail."""
+        return CallbackClient(self._transport, token)
+
     def list(
         self, *, workflow: str | None = None, status: Filter | None = None, limit: int | None = None
     ) -> AsyncIterator[RunSummary]:
@@ -238,6 +369,15 @@ def _call(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], returns: An
     return workflow.name, workflow.encode_args(args, {})[0], workflow.decode_result
 
 
+def _first_signal(signal: Signal[Any] | str, value: Any) -> wire.FirstSignal:
+    name, codec = (signal, codec_for(Any)) if isinstance(signal, str) else (signal.name, signal.codec)
+    return wire.FirstSignal(name=_checked("signal", name), value=Raw(codec.encode(value)))
+
+
+def _identity(submission_id: str | None) -> str:
+    return _checked("submission_id", submission_id or uuid.uuid4().hex)
+
+
 def _checked(what: str, name: str) -> str:
     if why := why_bad_name(name):
         raise ValueError(f"{what} {name[:100]!r} {why}")
@@ -247,8 +387,9 @@ def _checked(what: str, name: str) -> str:
 def _error(ended: Ended) -> RunError:
     where: dict[str, Any] = {"workflow_id": ended.workflow_id, "run": ended.run}
     because = f": {ended.reason}" if ended.reason else ""
-    message = f"run {ended.workflow_id!r} was {ended.status}{because}"
+    how = "has reached its timeout" if ended.status == "timed_out" else f"was {ended.status}"
+    message = f"run {ended.workflow_id!r} {how}{because}"
     if ended.error is not None:
         return RunFailed(error=ended.error, **where)
-    kinds = {"cancelled": RunCancelled, "terminated": RunTerminated}
+    kinds = {"cancelled": RunCancelled, "terminated": RunTerminated, "timed_out": RunTimedOut}
     return kinds.get(ended.status, RunError)(message, **where)

@@ -17,6 +17,7 @@ import asyncpg
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from everstep.histories import HistoryEvent as HistoryEvent
 from everstep.settings import Settings
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
@@ -83,14 +84,6 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True):
 
     runs: list[RunSummary]
     cursor: str | None = None
-
-
-class HistoryEvent(msgspec.Struct, frozen=True):
-    """One event of a history with its number and the instant of its activation."""
-
-    seq: int
-    at: datetime
-    event: events.AnyEvent
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):

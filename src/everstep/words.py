@@ -118,6 +118,14 @@ class Teller:
         return f"{self._of(event.ref)} attempt {event.attempt} begins"
 
     @_sentence.register
+    def _(self, event: events.ActivityStarted, at: datetime) -> str:
+        return f"{self._of(event.ref)} attempt {event.attempt} taken up" + _by(event.worker)
+
+    @_sentence.register
+    def _(self, event: events.ActivityReleased, at: datetime) -> str:
+        return f"{self._of(event.ref)} attempt {event.attempt} given to workers again: the one that had it is silent"
+
+    @_sentence.register
     def _(self, event: events.ActivityCancelled, at: datetime) -> str:
         return f"{self._of(event.ref)} cancelled"
 
@@ -144,6 +152,99 @@ class Teller:
     @_sentence.register
     def _(self, event: events.SignalReceived, at: datetime) -> str:
         return f"signal {event.name} received: {shorten(event.value)}"
+
+    @_sentence.register
+    def _(self, event: events.SignalUnreadable, at: datetime) -> str:
+        return f"signal {event.name} put aside: {shorten(event.reason)}"
+
+    @_sentence.register
+    def _(self, event: events.SignalSent, at: datetime) -> str:
+        return f"signal {event.name} sent to {event.workflow_id}: {shorten(event.value)}"
+
+    @_sentence.register
+    def _(self, event: events.CancelSent, at: datetime) -> str:
+        return f"{event.workflow_id} asked to end" + _because(event.reason)
+
+    @_sentence.register
+    def _(self, event: events.RequestAnswered, at: datetime) -> str:
+        return f"{self._of(event.ref)}: " + (error_text(event.error) if event.error else "it has arrived")
+
+    @_sentence.register
+    def _(self, event: events.ChildStarted, at: datetime) -> str:
+        return f"{event.workflow} started as {event.workflow_id} with {_arguments(event.args, event.kwargs)}"
+
+    @_sentence.register
+    def _(self, event: events.ChildCompleted, at: datetime) -> str:
+        return f"{self._of(event.ref)} returned {shorten(event.value)}"
+
+    @_sentence.register
+    def _(self, event: events.ChildFailed, at: datetime) -> str:
+        why = error_text(event.error) if event.error else shorten(event.reason)
+        return f"{self._of(event.ref)} {event.status.replace('_', ' ')}" + _because(why)
+
+    @_sentence.register
+    def _(self, event: events.ChildCancelled, at: datetime) -> str:
+        what = {"cancel": "asked to end", "terminate": "to be terminated", "abandon": "left alone"}[event.how]
+        return f"{self._of(event.ref)}: no longer needed, {what}"
+
+    @_sentence.register
+    def _(self, event: events.CallbackCreated, at: datetime) -> str:
+        return "callback created" + (f", until {moment(event.deadline)}" if event.deadline else "")
+
+    @_sentence.register
+    def _(self, event: events.CallbackCompleted, at: datetime) -> str:
+        return f"{self._of(event.ref)} completed with {shorten(event.value)}"
+
+    @_sentence.register
+    def _(self, event: events.CallbackFailed, at: datetime) -> str:
+        return f"{self._of(event.ref)} failed: {error_text(event.error)}"
+
+    @_sentence.register
+    def _(self, event: events.ConditionAwaited, at: datetime) -> str:
+        return f"waiting for {event.what}" + (f" until {moment(event.deadline)}" if event.deadline else "")
+
+    @_sentence.register
+    def _(self, event: events.ConditionMet, at: datetime) -> str:
+        return f"{self._of(event.ref)}: it is true"
+
+    @_sentence.register
+    def _(self, event: events.UpdateRequested, at: datetime) -> str:
+        return f"update {event.name} requested: {shorten(event.value)}"
+
+    @_sentence.register
+    def _(self, event: events.UpdateCompleted, at: datetime) -> str:
+        return f"{self._of(event.ref)} answered with {shorten(event.value)}"
+
+    @_sentence.register
+    def _(self, event: events.UpdateFailed, at: datetime) -> str:
+        return f"{self._of(event.ref)} failed: {error_text(event.error)}"
+
+    @_sentence.register
+    def _(self, event: events.MilestoneReached, at: datetime) -> str:
+        return f"milestone: {shorten(event.text)}"
+
+    @_sentence.register
+    def _(self, event: events.AttributesSet, at: datetime) -> str:
+        return "attributes: " + ", ".join(f"{name} = {value!r}" for name, value in event.values.items())
+
+    @_sentence.register
+    def _(self, event: events.PatchMarked, at: datetime) -> str:
+        return f"takes the way of patch {event.id}"
+
+    @_sentence.register
+    def _(self, event: events.SideEffectRecorded, at: datetime) -> str:
+        return f"a side effect gave {shorten(event.value)}"
+
+    @_sentence.register
+    def _(self, event: events.Continued, at: datetime) -> str:
+        if event.error is None:
+            return f"goes on as a new run of {event.workflow} with {_arguments(event.args, event.kwargs)}"
+        again = f", again in {span(event.retry_at - at)}" if event.retry_at else ""
+        return f"failed: {error_text(event.error)}{again}"
+
+    @_sentence.register
+    def _(self, event: events.TimedOut, at: datetime) -> str:
+        return "the run has reached its timeout"
 
     @_sentence.register
     def _(self, event: events.CancelRequested, at: datetime) -> str:
@@ -197,8 +298,20 @@ class Pending:
             case events.ActivityFailed(ref=ref, retry_at=datetime() as retry_at):
                 failed = f"attempt {event.attempt} failed ({error_text(event.error)})"
                 self._open[ref] = f"{self._activities[ref]}: {failed}, next at {moment(retry_at)}"
+            case events.Started(start_at=datetime() as start_at) if start_at > at:
+                self._open[seq] = f"its beginning at {moment(start_at)}"
             case events.TimerStarted(fire_at=fire_at):
                 self._open[seq] = f"the time {moment(fire_at)}"
+            case events.ConditionAwaited(what=what, deadline=deadline):
+                self._open[seq] = f"a condition in {what}" + (f" until {moment(deadline)}" if deadline else "")
+            case events.ChildStarted(workflow=workflow, workflow_id=workflow_id):
+                self._open[seq] = f"child run {workflow_id} of {workflow}, since {moment(at)}"
+            case events.CallbackCreated(deadline=deadline):
+                self._open[seq] = f"callback {seq}" + (f" until {moment(deadline)}" if deadline else "")
+            case events.SignalSent(name=name, workflow_id=workflow_id):
+                self._open[seq] = f"signal {name} to reach {workflow_id}"
+            case events.CancelSent(workflow_id=workflow_id):
+                self._open[seq] = f"{workflow_id} to hear that it is to end"
             case events.SignalAwaited(name=name, deadline=deadline):
                 self._waits[seq] = name
                 self._open[seq] = f"signal {name}" + (f" until {moment(deadline)}" if deadline else "")
@@ -206,7 +319,7 @@ class Pending:
             case events.SignalReceived(name=name):
                 self._unread[name] += 1
                 self._match(name)
-            case events.WaitCancelled(ref=ref) if ref not in self._open:
+            case events.WaitCancelled(ref=ref) if ref in self._waits and ref not in self._open:
                 # What the wait had been given goes back and waits for the next.
                 self._unread[self._waits[ref]] += 1
                 self._match(self._waits[ref])
@@ -217,6 +330,13 @@ class Pending:
                 | events.TimerFired(ref=ref)
                 | events.TimerCancelled(ref=ref)
                 | events.WaitCancelled(ref=ref)
+                | events.ConditionMet(ref=ref)
+                | events.ChildCompleted(ref=ref)
+                | events.ChildFailed(ref=ref)
+                | events.ChildCancelled(ref=ref)
+                | events.CallbackCompleted(ref=ref)
+                | events.CallbackFailed(ref=ref)
+                | events.RequestAnswered(ref=ref)
             ):
                 self._open.pop(ref, None)
 
@@ -237,6 +357,18 @@ def _name(event: events.AnyEvent) -> str | None:
             return f"timer until {moment(at)}"
         case events.SignalAwaited(name=name):
             return f"waiting for {name}"
+        case events.ConditionAwaited(what=what):
+            return f"waiting for {what}"
+        case events.ChildStarted(workflow_id=workflow_id):
+            return f"child {workflow_id}"
+        case events.CallbackCreated():
+            return "the callback"
+        case events.SignalSent(name=name, workflow_id=workflow_id):
+            return f"signal {name} to {workflow_id}"
+        case events.CancelSent(workflow_id=workflow_id):
+            return f"the request to {workflow_id}"
+        case events.UpdateRequested(name=name):
+            return f"update {name}"
         case _:
             return None
 
@@ -270,3 +402,7 @@ def fact_text(type: str, fact: Lifecycle) -> str:
 
 def _because(reason: str) -> str:
     return f": {shorten(reason)}" if reason else ""
+
+
+def _by(worker: str | None) -> str:
+    return f" by {worker}" if worker else ""

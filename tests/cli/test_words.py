@@ -205,3 +205,111 @@ def test_what_is_over_is_no_longer_waited_for() -> None:
 )
 def test_facts_in_words(type: str, fields: dict[str, Any], text: str) -> None:
     assert fact_text(type, Lifecycle(workflow_id="a", run=1, seq=1, at=T0, **fields)) == text
+
+
+TALE: list[events.AnyEvent] = [
+    started(),
+    events.ChildStarted(workflow="load_table", workflow_id="load-a", args=Raw(b'["a"]')),
+    events.CallbackCreated(token="t", url="u", deadline=T0 + timedelta(days=3)),
+    events.ConditionAwaited(what="fulfil_order (line 7)"),
+    events.SignalSent(workflow_id="order-18", name="go", value=Raw(b"1"), signal_id=""),
+    events.CancelSent(workflow_id="order-19", reason="why not"),
+    events.ActivityScheduled(name="transcode", queue="default"),
+    events.ActivityStarted(ref=7, attempt=1, lease_seconds=15, worker="w-1"),
+    events.ActivityReleased(ref=7, attempt=1),
+    events.AttributesSet(values={"region": "eu"}),
+    events.MilestoneReached(text="half way"),
+    events.PatchMarked(id="fraud-check"),
+    events.SideEffectRecorded(value=Raw(b"3")),
+    events.SignalUnreadable(name="go", signal_id="x", reason="Expected `int`"),
+    events.UpdateRequested(name="change_plan", value=Raw(b'"pro"'), update_id="u"),
+]
+
+
+def test_what_runs_say_to_each_other_and_answer_in_words() -> None:
+    told = lines(*((0 * SECOND, event) for event in TALE))
+    assert told[1:] == [
+        'load_table started as load-a with "a"',
+        "callback created, until 2026-11-24 14:02:00 UTC",
+        "waiting for fulfil_order (line 7)",
+        "signal go sent to order-18: 1",
+        "order-19 asked to end: why not",
+        "transcode called with nothing",
+        "transcode attempt 1 taken up by w-1",
+        "transcode attempt 1 given to workers again: the one that had it is silent",
+        "attributes: region = 'eu'",
+        "milestone: half way",
+        "takes the way of patch fraud-check",
+        "a side effect gave 3",
+        "signal go put aside: Expected `int`",
+        'update change_plan requested: "pro"',
+    ]
+
+
+def test_how_what_was_begun_ends_in_words() -> None:
+    problem = ErrorInfo(type="RunNotFound", message="no run has the id 'order-18'")
+    endings: list[events.AnyEvent] = [
+        events.ChildCompleted(ref=2, value=Raw(b"7")),
+        events.ChildFailed(ref=2, status="timed_out"),
+        events.ChildCancelled(ref=2, workflow_id="load-a", how="abandon"),
+        events.CallbackCompleted(ref=3, value=Raw(b'"keep"'), source="s"),
+        events.CallbackFailed(ref=3, error=problem, source="s"),
+        events.ConditionMet(ref=4),
+        events.RequestAnswered(ref=5, error=problem),
+        events.RequestAnswered(ref=6),
+        events.UpdateCompleted(ref=15, update_id="u", value=Raw(b"1")),
+        events.UpdateFailed(ref=15, update_id="u", error=problem),
+        events.Continued(workflow="fulfil_order", args=Raw(b"[1]")),
+        events.Continued(workflow="fulfil_order", error=problem, retry_at=T0 + SECOND),
+        events.TimedOut(),
+    ]
+    assert lines(*((0 * SECOND, event) for event in [*TALE, *endings]))[len(TALE) :] == [
+        "child load-a returned 7",
+        "child load-a timed out",
+        "child load-a: no longer needed, left alone",
+        'the callback completed with "keep"',
+        "the callback failed: RunNotFound: no run has the id 'order-18'",
+        "waiting for fulfil_order (line 7): it is true",
+        "signal go to order-18: RunNotFound: no run has the id 'order-18'",
+        "the request to order-19: it has arrived",
+        "update change_plan answered with 1",
+        "update change_plan failed: RunNotFound: no run has the id 'order-18'",
+        "goes on as a new run of fulfil_order with 1",
+        "failed: RunNotFound: no run has the id 'order-18', again in 1 s",
+        "the run has reached its timeout",
+    ]
+
+
+def waited_for(*history: events.AnyEvent) -> list[str]:
+    pending = Pending()
+    for seq, event in enumerate(history, 1):
+        pending.add(seq, T0, event)
+    return list(pending.lines())
+
+
+def test_children_callbacks_conditions_and_requests_are_waited_for_until_they_end() -> None:
+    assert waited_for(*TALE) == [
+        "child run load-a of load_table, since 2026-11-21 14:02:00 UTC",
+        "callback 3 until 2026-11-24 14:02:00 UTC",
+        "a condition in fulfil_order (line 7)",
+        "signal go to reach order-18",
+        "order-19 to hear that it is to end",
+        "transcode, attempt 1, since 2026-11-21 14:02:00 UTC",
+    ]
+    ended: list[events.AnyEvent] = [
+        events.ChildFailed(ref=2, status="failed"),
+        events.TimerFired(ref=3),
+        events.WaitCancelled(ref=4),
+        events.RequestAnswered(ref=5),
+        events.WaitCancelled(ref=6),
+        events.ActivityCompleted(ref=7, value=Raw(b"1")),
+    ]
+    assert waited_for(*TALE, *ended) == []
+
+
+def test_a_run_that_begins_later_waits_for_that() -> None:
+    late = events.Started(
+        workflow="w", version=1, nonce="n", source="s", python="3.11", start_at=T0 + timedelta(days=1)
+    )
+    assert waited_for(late) == ["its beginning at 2026-11-22 14:02:00 UTC"]
+    assert waited_for(late, events.TimerFired(ref=1)) == []

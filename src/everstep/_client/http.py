@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -12,11 +13,11 @@ import httpx
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from everstep._client.transport import Ended, Started
+from everstep._client.transport import Ended, Started, real_time
 from everstep.errors import EverstepError, NotReachable, Rejected, RunAlreadyExists, RunNotFound
 from everstep.reads import Filter, HistoryEvent, HistoryPage, RunDescription, RunPage, RunResult, RunSummary
 from everstep.settings import Settings
-from everstep_schemas.wire import Cancel, OnDuplicate, Signal, Start, Terminate
+from everstep_schemas.wire import CallbackSubmission, Cancel, OnDuplicate, Signal, Start, Terminate, Update
 
 T = TypeVar("T")
 
@@ -102,6 +103,18 @@ class HttpTransport:
             if found.status != "running":
                 return Ended(workflow_id, found.run, found.status, found.value, found.error, found.reason)
             run = found.run
+
+    async def query(self, workflow_id: str, name: str, args: bytes, run: int | None = None) -> Raw:
+        raise NotImplementedError
+
+    async def update(self, update: Update) -> Raw:
+        raise NotImplementedError
+
+    async def callback(self, submission: CallbackSubmission) -> None:
+        raise NotImplementedError
+
+    def limit(self, timeout: timedelta | None) -> asyncio.Timeout:
+        return real_time(timeout)
 
     async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription:
         return await self._get(_path(workflow_id), RunDescription, {"run": run})

@@ -9,18 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import NoReturn
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from msgspec import Raw
 
-from everstep._client.transport import Ended, Started, refusal
+from everstep._client.transport import Ended, Started, real_time, refusal
 from everstep.errors import EverstepError, NotReachable, Rejected
 from everstep.lifecycle import CLOSING, Fact, LifecycleTail, Watch
 from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
 from everstep.settings import Settings
 from everstep.submissions import SubmissionProducer
-from everstep_schemas.wire import AnySubmission, Cancel, LifecycleType, Signal, Start, Terminate
+from everstep_schemas.wire import (
+    AnySubmission,
+    CallbackSubmission,
+    Cancel,
+    LifecycleType,
+    Signal,
+    Start,
+    Terminate,
+    Update,
+)
 
 _STATUS = {
     LifecycleType.COMPLETED: "completed",
@@ -69,6 +80,18 @@ class KafkaTransport:
 
     async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
         _needs_api(f"to await a run that this client did not start ({workflow_id!r})")
+
+    async def query(self, workflow_id: str, name: str, args: bytes, run: int | None = None) -> Raw:
+        _needs_api("to query a run")
+
+    async def update(self, update: Update) -> Raw:
+        _needs_api("to update a run")
+
+    async def callback(self, submission: CallbackSubmission) -> None:
+        await self._send(submission)
+
+    def limit(self, timeout: timedelta | None) -> asyncio.Timeout:
+        return real_time(timeout)
 
     async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription:
         _needs_api("to describe a run")

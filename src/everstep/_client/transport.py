@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, Raw, UnsetType
 
 from everstep.errors import EverstepError, Rejected, RunAlreadyExists, RunNotFound
 from everstep_schemas.errors import ErrorInfo
-from everstep_schemas.wire import Cancel, Signal, Start, Terminate
+from everstep_schemas.wire import CallbackSubmission, Cancel, Signal, Start, Terminate, Update
 
 if TYPE_CHECKING:  # brings asyncpg
     from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
@@ -55,6 +58,22 @@ class Transport(Protocol):
         """Waits for the end of a run, the id's newest by default; raises `RunNotFound`."""
         ...
 
+    async def query(self, workflow_id: str, name: str, args: bytes, run: int | None = None) -> Raw:
+        """What a run answers, the id's newest by default; raises `RunNotFound` or `QueryError`."""
+        ...
+
+    async def update(self, update: Update) -> Raw:
+        """Waits for what the run answers; raises `RunNotFound`, `UpdateRejected` or `UpdateFailed`."""
+        ...
+
+    async def callback(self, submission: CallbackSubmission) -> None:
+        """Returns once the callback has it; raises `CallbackClosed`."""
+        ...
+
+    def limit(self, timeout: timedelta | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        """Bounds what is awaited within, as `asyncio.timeout` does, by the installation's own time."""
+        ...
+
     async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription:
         """A run, the id's newest by default; raises `RunNotFound`."""
         ...
@@ -66,6 +85,11 @@ class Transport(Protocol):
     def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
         """Runs, newest first."""
         ...
+
+
+def real_time(timeout: timedelta | None) -> asyncio.Timeout:
+    """The `limit` of an installation whose time is everybody's."""
+    return asyncio.timeout(None if timeout is None else timeout.total_seconds())
 
 
 def refusal(workflow_id: str, reason: str) -> EverstepError:

@@ -11,12 +11,14 @@ because adding an optional field must not.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, cast, get_args
 
+from msgspec import UNSET, Raw
+
 from everstep._core.model import StallReason
+from everstep._core.places import frames, package
 from everstep.errors import NondeterminismError
 from everstep_schemas import events
 from everstep_schemas.events import CommandEvent, Event
@@ -39,6 +41,7 @@ class Journal:
         "_recorded",
         "argument_differences",
         "commands",
+        "differing",
         "history_bytes",
         "mismatch",
         "next_seq",
@@ -51,6 +54,8 @@ class Journal:
         self.commands: list[CommandEvent] = []
         self.mismatch: StallReason | None = None
         self.argument_differences = 0
+        # The first of them, in words.
+        self.differing: StallReason | None = None
         self._recorded: Sequence[CommandEvent] | None = None
         # Between two activations, what whoever would record something is told.
         self.refuse: Refuse | None = outside_of_a_step
@@ -121,6 +126,7 @@ class Journal:
             return command
         if _differ(known, command):
             self.argument_differences += 1
+            self.differing = self.differing or _differing(self.next_seq, known, command)
         return cast("C", known)
 
 
@@ -228,16 +234,31 @@ def _reason(seq: int, expected: str, got: str) -> StallReason:
     return StallReason(kind="nondeterminism", message=message, expected=expected, got=got, seq=seq)
 
 
+# How much of a command's arguments is shown where they differ.
+MOST_SHOWN = 300
+
+
+def _differing(seq: int, known: Event, command: Event) -> StallReason:
+    arguments = _ARGUMENTS[type(known)]
+    expected, got = (f"{_words(one)} with {_shown(arguments(one))}" for one in (known, command))
+    got += _author_line()
+    message = f"replay gives other arguments at event {seq}: history holds {expected}, the code produced {got}"
+    return StallReason(kind="nondeterminism", message=message, expected=expected, got=got, seq=seq)
+
+
+def _shown(arguments: object) -> str:
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
+    texts = (bytes(part).decode() if isinstance(part, Raw) else repr(part) for part in parts if part is not UNSET)
+    text = " ".join(texts)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+
+
 _MACHINERY = {"everstep", "asyncio", "contextlib", "functools"}
 
 
 def _author_line() -> str:
     """Where the author's code stands that has just produced a command."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _MACHINERY:
+    for frame in frames():
+        if package(frame) not in _MACHINERY:
             return f" (at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname})"
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
     return ""

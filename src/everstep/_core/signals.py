@@ -162,6 +162,10 @@ class Mailbox:
         """The ids of all signals that were applied, oldest first."""
         return list(self._ids)
 
+    def waits(self) -> dict[int, str]:
+        """The names of the signals that are waited for, by the number of the wait."""
+        return {seq: handle.name for seq, handle in self._waits.items()}
+
     def pending(self, name: str) -> int:
         """How many messages of that name nobody has received."""
         return len(self._buffers.get(name, ()))
