@@ -9,9 +9,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from tests.engine.kit import Case
+from tests.engine.kit import Case, begin
 
-from everstep import App, Context
+from everstep import App, Context, Signal, Update, days
 
 app = App("cost")
 
@@ -86,6 +86,93 @@ def test_many_pending_activities_make_no_answer_dearer(workflow: Any) -> None:
         return calls(lambda: case.send(message))
 
     assert abs(cost(10_000) - cost(10)) <= 5
+
+
+Pending = Callable[[Context, int], object]
+
+
+def children(ctx: Context, count: int) -> object:
+    return [ctx.child("child", on_parent_close="abandon") for _ in range(count)]
+
+
+def callbacks(ctx: Context, count: int) -> object:
+    return [ctx.callback(int, timeout=days(n + 1)) for n in range(count)]
+
+
+def waits(ctx: Context, count: int) -> object:
+    return [ctx.wait_for_signal(f"s{n}", timeout=days(n + 1)) for n in range(count)]
+
+
+def timers(ctx: Context, count: int) -> object:
+    return [ctx.sleep(days(n + 1)) for n in range(count)]
+
+
+def mapped(ctx: Context, count: int) -> object:
+    return ctx.map(work, range(count))
+
+
+def watched(ctx: Context, count: int) -> object:
+    patient = work.options(total_timeout=days(2), queue_timeout=days(1))
+    return [patient(n) for n in range(count)]
+
+
+@pytest.mark.parametrize("many", [children, callbacks, waits, timers, mapped, watched])
+def test_many_of_anything_make_no_input_dearer(many: Pending) -> None:
+    """Each input is of another kind, and none concerns what is pending beside it."""
+
+    async def busy(ctx: Context, count: int) -> None:
+        got: list[int] = []
+
+        async def double(n: int) -> int:
+            return 2 * n
+
+        ctx.on_signal(Signal[int]("go"), got.append)
+        ctx.on_update(Update[int, int]("double"), double)
+        kept = ctx.callback(int), work(1), ctx.external("other").cancel()
+        pending = many(ctx, count)
+        await ctx.wait_for_signal("end")
+        ctx.set_status(f"{type(kept)} {type(pending)}")
+
+    def costs(count: int) -> list[int]:
+        case = begin(busy, count, check=False)
+        inputs: list[Callable[[], object]] = [
+            lambda: case.signal("go", 1),
+            lambda: case.update("double", 2),
+            lambda: case.called_back(2, 5),
+            lambda: case.complete(3, 1),
+            lambda: case.answered(4),
+        ]
+        for one in inputs[:2]:
+            one()
+        return [calls(one) for one in inputs]
+
+    assert all(abs(large - small) <= 5 for large, small in zip(costs(5_000), costs(10), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["signals", "updates", "callbacks", "side effects"])
+def test_what_is_over_makes_no_input_dearer(kind: str) -> None:
+    async def living(ctx: Context) -> None:
+        count = 0
+
+        async def double(n: int) -> int:
+            return 2 * n
+
+        ctx.on_update(Update[int, int]("double"), double)
+        async for n in ctx.signals(Signal[int]("go")):
+            count += n
+            if kind == "callbacks":
+                ctx.callback(int).cancel()
+            if kind == "side effects":
+                ctx.side_effect(lambda: 1)
+
+    case = begin(living, check=False)
+
+    def feed() -> object:
+        return case.update("double", 1) if kind == "updates" else case.signal("go", 1)
+
+    counts = [calls(feed) for _ in range(3_200)]
+    # Every now and then the tasks that are done are swept out.
+    assert abs(sum(counts[-1_600:]) - sum(counts[:1_600])) <= 5 * 16
 
 
 def test_a_fan_out_of_a_hundred_thousand_works() -> None:

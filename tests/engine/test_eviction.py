@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from tests.engine.kit import Case
 
-from everstep import App, Context, RunEvicted
+from everstep import App, Context, Retry, RunEvicted, Signal, Update, days
 from everstep._core.loop import DeadLoop
 from everstep_schemas import events
 
@@ -85,6 +86,9 @@ async def tries_everything(ctx: Context) -> None:
     waiter = asyncio.ensure_future(event.wait())
     await asyncio.sleep(0)
     stream = ctx.signals("x", type=int)
+    child, external, callback = ctx.child("x"), ctx.external("x"), ctx.callback(int)
+    condition, mapping = ctx.wait_until(lambda: False), ctx.map(work, [1, 2])
+    attributes = ctx.attributes
     try:
         await handle
     finally:
@@ -110,6 +114,31 @@ async def tries_everything(ctx: Context) -> None:
             "cancel": lambda: waiter.cancel(),
             "handle": lambda: handle.cancel(),
             "gather": lambda: asyncio.gather(event.wait()),
+            "child": lambda: ctx.child("x"),
+            "external": lambda: ctx.external("x"),
+            "kept child": lambda: child.signal("s"),
+            "kept external": lambda: external.cancel(),
+            "cancel child": lambda: child.cancel(),
+            "callback": lambda: ctx.callback(int),
+            "cancel callback": lambda: callback.cancel(),
+            "wait_until": lambda: ctx.wait_until(lambda: True),
+            "cancel condition": lambda: condition.cancel(),
+            "map": lambda: ctx.map(work, [1]),
+            "cancel map": lambda: mapping.cancel(),
+            "first": lambda: ctx.first(handle),
+            "poll": lambda: ctx.poll(lambda: work(1), until=bool),
+            "retry": lambda: ctx.retry(lambda: work(1), Retry()),
+            "saga": lambda: ctx.saga(),
+            "attributes": lambda: ctx.attributes.update(a=1),
+            "kept attributes": lambda: attributes.update(a=1),
+            "milestone": lambda: ctx.milestone("x"),
+            "patched": lambda: ctx.patched("x"),
+            "side_effect": lambda: ctx.side_effect(lambda: 1),
+            "expose": lambda: ctx.expose(x=1),
+            "on_query": lambda: ctx.on_query("x", lambda: 1),
+            "on_update": lambda: ctx.on_update("x", lambda n: work(1)),
+            "on_signal": lambda: ctx.on_signal(Signal[int]("x"), print),
+            "continue_as_new": lambda: ctx.continue_as_new(open_generators),
         }
         for name, use in uses.items():
             try:
@@ -383,3 +412,59 @@ async def test_a_step_from_a_callback_leaves_the_outer_loop_as_it_was() -> None:
 
     outer.call_soon(step)
     assert await finished == [outer, outer, 5]
+
+
+@app.workflow
+async def everything_open(ctx: Context) -> None:
+    """Something of each kind is suspended where its code could act when it is closed."""
+
+    async def handler(n: int) -> int:
+        await tidy("handler", ctx.sleep(days(1)))
+        return n
+
+    async def updating(n: int) -> int:
+        await tidy("update", ctx.callback(int))
+        return n
+
+    async def listening(name: str, mapping: Any) -> None:
+        async for _ in mapping:
+            await tidy(name, ctx.sleep(days(1)))
+
+    async def step(n: int) -> int:
+        await tidy(f"item {n}", work(n))
+        return n
+
+    ctx.on_signal(Signal[int]("go"), lambda n: tidy("signal", ctx.sleep(days(n))))
+    ctx.on_update(Update[int, int]("u"), updating)
+    mapping = ctx.map(step, range(3), concurrency=2)
+    waiting = [
+        listening("listener", mapping),
+        tidy("condition", ctx.wait_until(lambda: False)),
+        tidy("race", ctx.first(work(5), handler(1))),
+        tidy("retry", ctx.retry(lambda: work(6), Retry())),
+    ]
+    tasks = [asyncio.create_task(one) for one in waiting]
+    async with ctx.saga() as saga:
+        await saga.step(work(7), undo=refund)
+        await tidy("saga", ctx.child("x"))
+    await asyncio.gather(*tasks)
+
+
+def test_whatever_a_run_has_open_is_closed_and_can_do_nothing() -> None:
+    case = Case(app, everything_open, check=False)
+    case.signal("go", 1)
+    case.update("u", 1)
+    activities = case.run._program.scope.activities
+    for n in (7, 0):
+        case.complete(next(seq for seq in activities if activities.scheduled(seq).args == Raw(f"[{n}]".encode())), n)
+    case.complete(case.pending("refund")[0])
+    before = case.run.next_seq
+    open_ones = {*("signal", "update", "condition", "race", "handler", "retry", "saga", "listener", "item 1", "item 2")}
+    case.run.evict()
+    assert {line.split(":")[0] for line in log} == {name for one in open_ones for name in (one, f"{one} cannot")}
+    assert {line.split(": ")[1] for line in log} == {"RunEvicted"}
+    assert case.run.next_seq == before
+    again = case.replayed()
+    assert again.next_seq == before
+    log.clear()
+    again.evict()

@@ -16,7 +16,7 @@ from everstep._core.loop import RunLoop, new_loop
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, random
-from everstep import App, Context
+from everstep import ActivityError, App, Context
 from tests.engine.kit import Case
 
 app = App("order")
@@ -48,12 +48,26 @@ async def aborting(ctx: Context) -> list[str]:
     log += [one.get_name() for one in asyncio.all_tasks()]
     for coro in asyncio.as_completed([child(n) for n in range(5)]):
         coro.close()
+    try:
+        await ctx.map(child, range(20), concurrency=15)
+    except ActivityError:
+        pass
+    flags = set()
+    waits = [asyncio.ensure_future(ctx.wait_until(lambda n=n: n in flags)) for n in range(20)]
+    await asyncio.sleep(0)
+    flags.update(range(20))
+    done, _ = await asyncio.wait(waits)
+    log += [str(waits.index(one)) for one in done]
+    await ctx.first(*(child(n) for n in range(30, 50)))
+    await asyncio.sleep(0)
     return log
 
 disturbance = [object() for _ in range(random.randrange(10_000))]
 case = Case(app, aborting, check=False)
 case.fail(32, retryable=False)
 case.complete(case.pending()[0], 1)
+case.fail(case.pending()[-2], retryable=False)
+case.complete(case.pending()[-5], 1)
 print([type(e).__name__ + str(getattr(e, "ref", "")) for e in case.history], case.result)
 """
 
