@@ -20,10 +20,11 @@ from msgspec import Raw
 
 from everstep._core.ending import OpenEnds
 from everstep._core.engine import CannotRun, Engine, HistoryRow, LiveRun
+from everstep._core.reception import Request
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.drafting import Entry
-from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Renewal, Request, Result
+from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Renewal, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Shard
 from everstep_orchestrator.store import ParkedRow, RunRow, Store
