@@ -115,6 +115,17 @@ class Decider:
         for heartbeat in message.heartbeats:
             self._shard.leases.renew(heartbeat.token, now)
             self._move_lease(heartbeat.token, heartbeat.details, now)
+        for text in message.released:
+            self._give_back(text, now)
+
+    def _give_back(self, text: str, now: int) -> None:
+        """The attempt goes to another worker at once; if its run cannot run now, when its lease ends."""
+        token = Token.parse(text)
+        entry = None if token is None else self._shard.entries.get(token.run_key)
+        if token is None or entry is None or entry.live is None:
+            return
+        if entry.live.give_back(token.seq, text, now):
+            self.wake(entry, now)
 
     def _move_lease(self, text: str, details: Raw | None, now: int) -> None:
         token = Token.parse(text)

@@ -68,6 +68,7 @@ class Shard:
         self.wakeups = Wakeups()
         self.wakeups_known_until = 0
         self.leases = Leases(opened_at)
+        self.heard = opened_at  # everything in the inbox until then has been applied
         self.backlog: deque[Record] = deque()
         self.to_resume: deque[int] = deque()
         self.early: dict[str, list[Early]] = {}

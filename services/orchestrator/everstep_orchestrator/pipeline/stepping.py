@@ -173,7 +173,7 @@ class Stepper:
             return
         live = entry.loaded
         try:
-            while entry.open and (event := live.due(now)) is not None:
+            while entry.open and (event := live.due(now, self._shard.heard)) is not None:
                 self._shard.writing().tally.lateness_seconds.append(max(0, now - (live.wakeup_at() or now)) / SECOND)
                 self._count_answer(live, event)
                 self._record(entry, live.apply(event, now), now)
