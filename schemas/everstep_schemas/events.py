@@ -104,20 +104,28 @@ class Started(Event, frozen=True):
 
 
 class ActivityStarted(Event, frozen=True):
-    """A worker has checked the attempt out: as long as it renews its lease, nobody else is to run it."""
+    """A worker has checked the attempt out: as long as it renews its lease, nobody else is to run it.
+
+    `again`: it has run it all along, and was only not heard of for so long that its lease ran out.
+    """
 
     ref: int
     attempt: int
     lease_seconds: float
     worker: str | None = None
+    again: bool = False
 
 
 class ActivityReleased(Event, frozen=True):
-    """The lease on the attempt has run out: it is given to workers again, with what it last said of its progress."""
+    """The attempt is given to workers again, with what it last said of its progress.
+
+    Its lease has run out, or its worker has stopped it and given it back.
+    """
 
     ref: int
     attempt: int
     details: Raw | UnsetType = UNSET
+    given_back: bool = False
 
 
 class ActivityCompleted(Event, frozen=True):

@@ -172,11 +172,18 @@ class Case:
         return self._heard(self.failure(seq, ErrorInfo(type=type, message=message, **more), attempt))
 
     def checkout(
-        self, seq: int, attempt: int = 1, lease_seconds: float = 20.0, worker: str = "w1"
+        self, seq: int, attempt: int = 1, lease_seconds: float = 20.0, worker: str = "w1", again: bool = False
     ) -> Activation | None:
-        """A worker says that it has begun."""
+        """A worker says that it has begun, or (`again`) that it still runs what it had lost its lease of."""
         ids = self._ids_of(seq, attempt)
-        return self.send(wire.ActivityStarted(**ids, lease_seconds=lease_seconds, worker=worker))
+        return self.send(wire.ActivityStarted(**ids, lease_seconds=lease_seconds, worker=worker, again=again))
+
+    def give_back(self, seq: int, attempt: int = 1) -> bool:
+        """A worker says that it has stopped the attempt."""
+        given = self.run.give_back(seq, self.token(seq, attempt), self.now)
+        if self._twin is not None:
+            assert self._twin.give_back(seq, self.token(seq, attempt), self.now) == given
+        return given
 
     def renew(self, seq: int, attempt: int = 1, details: Any = UNSET) -> bool:
         """A worker says that it still works, and with `details` that the attempt's code has said so."""

@@ -23,6 +23,7 @@ def restore(again: LiveRun, live: LiveRun) -> None:
         lease, other = pending.lease, ours.activities._pending[seq]
         if lease is not None and other.lease is not None:
             other.lease.renewed_at, other.lease.beat_at = lease.renewed_at, lease.beat_at
+            other.lease.given_back = lease.given_back
             other.details = pending.details
             ours.activities._watch(seq, other)
     for seq, beat in theirs.callbacks._beats.items():
@@ -70,7 +71,7 @@ def _wakeups(run: LiveRun) -> list[tuple[int, int]]:
 
 
 def _activity(one: Pending) -> tuple[Any, ...]:
-    lease = one.lease and (one.lease.at, one.lease.seconds, one.lease.renewed_at, one.lease.beat_at)
+    lease = one.lease and (one.lease.at, one.lease.renewed_at, one.lease.beat_at, one.lease.ends_at)
     scheduled = one.scheduled
     held = (one.at, one.retry_at, one.checkouts, one.details, one.error, lease)
     return (scheduled.name, scheduled.queue, one.attempt, one.state, bytes(scheduled.args), scheduled, *held)

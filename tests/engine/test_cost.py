@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -55,11 +56,15 @@ def calls(do: Callable[[], object]) -> int:
         nonlocal count
         count += event in ("call", "c_call")
 
+    collecting = gc.isenabled()
+    gc.disable()  # a finaliser of something else would be counted
     sys.setprofile(profile)
     try:
         do()
     finally:
         sys.setprofile(None)
+        if collecting:
+            gc.enable()
     return count
 
 

@@ -93,7 +93,7 @@ def test_a_lease_that_ends_gives_the_attempt_to_another_worker_with_what_it_had_
     case.wake()
     assert case.last_events == [events.ActivityReleased(ref=2, attempt=1, details=raw({"frame": 9}))]
     again = command(case)
-    assert again == msgspec.structs.replace(first, heartbeat=raw({"frame": 9}))
+    assert again == msgspec.structs.replace(first, heartbeat=raw({"frame": 9}), suspect=True)
     assert called_off(case) == [], "whoever still works on it may answer"
     assert list(case.run.leases()) == []
     case.complete(2, 7)
@@ -148,6 +148,49 @@ def test_workers_that_are_lost_each_time_end_the_activity() -> None:
         case.wake()
     case.checkout(2)
     assert case.result == "WorkerLost WorkerLost 1"
+
+
+def test_an_attempt_that_is_given_back_is_due_at_once_and_does_not_count() -> None:
+    case = begin(one, "transcode")
+    for _ in range(5):
+        case.checkout(2)
+        case.renew(2, details="half")
+        case.now += SECOND
+        assert case.give_back(2)
+        assert case.run.wakeup_at() == case.now
+        case.wake()
+        assert case.last_events == [events.ActivityReleased(ref=2, attempt=1, details=raw("half"), given_back=True)]
+        assert not case.give_back(2), "nobody holds it"
+    case.checkout(2)
+    assert isinstance(case.last_events[0], events.ActivityStarted)
+    assert not case.run.give_back(2, case.token(2, 2), case.now)
+    assert not case.run.give_back(3, case.token(3), case.now)
+    case.complete(2, 7)
+    assert not case.give_back(2)
+
+
+def test_a_worker_that_was_not_heard_may_take_its_attempt_up_again() -> None:
+    case = begin(one, "transcode")
+    for _ in range(4):
+        case.checkout(2, again=bool(case.run._program.scope.activities._pending[2].checkouts))
+        case.wake()
+    assert case.run._program.scope.activities._pending[2].checkouts == 1
+    case.checkout(2)
+    case.wake()
+    case.checkout(2)
+    assert case.last_events[0].error.type == "WorkerLost"  # type: ignore[union-attr]  # it is a failure
+
+
+def test_the_end_of_a_time_waits_until_it_is_known_what_was_said_until_then() -> None:
+    case = begin(one, "transcode")
+    case.checkout(2)
+    end = case.run.wakeup_at()
+    assert end is not None
+    assert case.run.due(end, heard=end - 1) is None
+    assert case.run.due(end + SECOND // 4, heard=end - 1) is None, "it was put off"
+    assert case.run.wakeup_at() == end + SECOND // 2
+    assert case.run.due(end + SECOND // 2, heard=end) == events.ActivityReleased(ref=2, attempt=1)
+    assert case.run.due(end + SECOND // 2) == events.ActivityReleased(ref=2, attempt=1)
 
 
 def test_what_is_late_or_forged_moves_nothing() -> None:

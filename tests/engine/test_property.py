@@ -28,7 +28,7 @@ BRANCHES = [
 ]
 # What can happen to a run that waits for it, and what comes uncalled for.
 WAITED_FOR = {
-    "activities": ("answer", "answer", "fail", "check out", "renew"),
+    "activities": ("answer", "answer", "fail", "check out", "renew", "give back"),
     "children": ("child", "child", "child fails"),
     "requests": ("reached",),
     "callbacks": ("call back", "call back wrongly", "beat"),
@@ -89,7 +89,7 @@ class Feeder:
 
     def check_out(self, n: int) -> None:
         if (found := self._activity(n, "scheduled", "checked_out", "backing_off")) is not None:
-            self.case.checkout(found[0], attempt=found[1], lease_seconds=float(n))
+            self.case.checkout(found[0], attempt=found[1], lease_seconds=float(n), again=n == 5)
 
     def renew(self, n: int) -> None:
         if (found := self._activity(n, "scheduled", "checked_out", "backing_off")) is not None:
@@ -107,6 +107,10 @@ class Feeder:
 
     def cancel(self, n: int) -> None:
         self.case.cancel()
+
+    def give_back(self, n: int) -> None:
+        if (found := self._activity(n, "scheduled", "checked_out", "backing_off")) is not None:
+            self.case.give_back(found[0], attempt=found[1])
 
     def terminate(self, n: int) -> None:
         self.case.terminate("enough")

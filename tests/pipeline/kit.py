@@ -14,6 +14,7 @@ from aiokafka import TopicPartition
 
 from everstep import App
 from everstep._core.engine import Engine, HistoryRow
+from everstep._core.timers import LAST_INSTANT
 from everstep_orchestrator.kafka.publisher import Publisher, Ticket
 from everstep_orchestrator.membership import Claim, Membership
 from everstep_orchestrator.pipeline.cache import Cache
@@ -202,6 +203,7 @@ class Logs:
     def __init__(self) -> None:
         self.records: dict[TopicPartition, list[Record]] = {}
         self.error: Exception | None = None
+        self.silent = False  # nobody knows how far the logs go
         self._positions: dict[TopicPartition, int] = {}
         self._news = asyncio.Event()
 
@@ -209,6 +211,10 @@ class Logs:
         log = self.records.setdefault(TopicPartition(topic, partition), [])
         log.append(Record(topic, partition, len(log), value))
         self._news.set()
+
+    def ended_at(self, partition: TopicPartition, position: int) -> int:
+        behind = self.silent or len(self.records.get(partition, [])) > position
+        return 0 if behind else LAST_INSTANT
 
     def fail(self, error: Exception) -> None:
         self.error = error

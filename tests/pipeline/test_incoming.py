@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Reader, Refused, Request, Result
+from everstep._core.reception import Request
+from everstep_orchestrator.pipeline.incoming import Dead, Elsewhere, Incoming, Reader, Refused, Result
 from everstep_schemas import wire
 from everstep_schemas.names import Token, shard_of
 

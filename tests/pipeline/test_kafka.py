@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -93,6 +94,21 @@ async def test_a_position_outside_the_log_is_never_reset(kafka_bootstrap: str, t
     with pytest.raises(OutsideLog) as caught:
         await asyncio.wait_for(read_for_ever(intake), 20)
     assert caught.value.partitions == {partition: 1000}
+
+
+async def test_knows_when_it_has_read_all_there_was(kafka_bootstrap: str, topic: str, intake: Intake) -> None:
+    partition = TopicPartition(topic, 0)
+    assert intake.ended_at(partition, 0) == 0
+    await produce(kafka_bootstrap, topic, 0, range(3))
+    before = time.time_ns() // 1_000_000 * 1000
+    intake.assign({partition: 0})
+    await take(intake, 3)
+    assert before <= intake.ended_at(partition, 3) <= time.time_ns() // 1000
+    assert intake.ended_at(partition, 2) == 0
+    first = intake.ended_at(partition, 3)
+    async with asyncio.timeout(20):
+        while intake.ended_at(partition, 3) == first:
+            await intake.read(100)
 
 
 def unexpected(ticket: Ticket, message: Outgoing, why: str) -> None:

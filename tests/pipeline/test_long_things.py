@@ -50,7 +50,9 @@ async def waits(ctx: Context) -> int:
     return await ctx.wait_for_signal(go)
 
 
-def started(command: wire.ActivityCommand, worker: str = "w1", lease_seconds: float = 15.0) -> wire.ActivityStarted:
+def started(
+    command: wire.ActivityCommand, worker: str = "w1", lease_seconds: float = 15.0, *, again: bool = False
+) -> wire.ActivityStarted:
     return wire.ActivityStarted(
         workflow_id=command.workflow_id,
         run=command.run,
@@ -59,6 +61,7 @@ def started(command: wire.ActivityCommand, worker: str = "w1", lease_seconds: fl
         token=command.token,
         lease_seconds=lease_seconds,
         worker=worker,
+        again=again,
     )
 
 
@@ -69,9 +72,20 @@ def renewed(command: wire.ActivityCommand, details: Any = None) -> wire.Activiti
     return wire.ActivitiesRenewed(tokens=(command.token,), heartbeats=heartbeats, worker="w1")
 
 
+def given_back(command: wire.ActivityCommand, details: Any) -> wire.ActivitiesRenewed:
+    heartbeat = wire.Heartbeat(token=command.token, details=Raw(msgspec.json.encode(details)))
+    return wire.ActivitiesRenewed(tokens=(), heartbeats=(heartbeat,), released=(command.token,), worker="w1")
+
+
 async def begun(installation: Installation, workflow: str = "publish", id: str = "r") -> wire.ActivityCommand:
     installation.submit("start", id, workflow=workflow, args=[])
     await installation.until(lambda: installation.commands())
+    return installation.commands()[-1]
+
+
+async def commanded(installation: Installation, times: int) -> wire.ActivityCommand:
+    """The last of so many commands."""
+    await installation.until(lambda: len(installation.commands()) == times)
     return installation.commands()[-1]
 
 
@@ -108,6 +122,87 @@ async def test_a_lease_that_runs_out_gives_the_same_attempt_to_workers_again() -
         "ActivityStarted",
         "ActivityReleased",
     ]
+
+
+async def test_the_third_worker_that_is_lost_with_an_attempt_is_not_let_have_it() -> None:
+    installation = Installation()
+    async with installation.running(app):
+        command = await begun(installation)
+        assert not command.suspect
+        for lost in (1, 2):
+            installation.say(command, started(command))
+            await installation.settled()
+            installation.pass_time(16 * SECOND)
+            assert (await commanded(installation, lost + 1)).suspect
+        installation.say(command, started(command))
+        await installation.until(lambda: installation.facts("activity.failed"))
+        [failed] = installation.facts("activity.failed")
+        assert failed["error"]["type"] == "WorkerLost"
+
+
+async def test_a_worker_that_was_not_heard_of_for_long_keeps_its_attempt() -> None:
+    installation = Installation()
+    async with installation.running(app):
+        command = await begun(installation)
+        installation.say(command, started(command))
+        await installation.settled()
+        for times in range(1, 5):
+            installation.pass_time(16 * SECOND)
+            await commanded(installation, times + 1)
+            installation.say(command, started(command, again=True))
+            await installation.settled()
+        installation.answer(command, "done")
+        await installation.until(lambda: installation.facts("run.completed"))
+        assert installation.facts("activity.failed") == []
+
+
+@pytest.mark.parametrize("cache_runs", [100, 1])
+async def test_what_a_worker_gives_back_goes_to_another_at_once_and_is_not_suspect(cache_runs: int) -> None:
+    installation = Installation()
+    async with installation.running(app, cache_runs=cache_runs):
+        command = await begun(installation)
+        for times in range(1, 6):
+            installation.say(command, started(command))
+            installation.submit("start", f"other-{times}", workflow="waits", args=[])
+            await installation.settled()
+            installation.say(command, given_back(command, {"frame": times}))
+            again = await commanded(installation, times + 1)
+            assert (again.token, again.suspect) == (command.token, False)
+            assert again.heartbeat == Raw(b'{"frame":%d}' % times)
+        installation.answer(command, "done")
+        await installation.until(lambda: installation.facts("run.completed"))
+
+
+async def test_what_nobody_holds_cannot_be_given_back() -> None:
+    installation = Installation()
+    async with installation.running(app):
+        command = await begun(installation)
+        installation.say(command, given_back(command, {"frame": 1}))
+        await installation.settled()
+        installation.answer(command, "done")
+        await installation.until(lambda: installation.facts("run.completed"))
+        installation.say(command, given_back(command, {"frame": 2}))
+        await installation.settled()
+        assert len(installation.commands()) == 1
+
+
+async def test_no_lease_ends_while_nobody_knows_what_workers_have_said() -> None:
+    installation = Installation()
+    async with installation.running(app):
+        command = await begun(installation)
+        installation.say(command, started(command))
+        await installation.settled()
+        installation.logs.silent = True
+        for _ in range(4):
+            await pass_time(installation, 10 * SECOND)
+        assert len(installation.commands()) == 1
+        installation.say(command, renewed(command))
+        await installation.settled()
+        installation.logs.silent = False
+        await pass_time(installation, 10 * SECOND)
+        assert len(installation.commands()) == 1
+        installation.pass_time(6 * SECOND)
+        await installation.until(lambda: len(installation.commands()) == 2)
 
 
 async def test_renewals_keep_the_attempt_and_leave_no_event() -> None:

@@ -132,12 +132,16 @@ INBOX: dict[str, wire.InboxMessage] = {
     "activity_failed, with progress": wire.ActivityFailed(**IDS, error=PLAIN_ERROR, details=Raw(b'{"frame":7}')),
     "activity_started": wire.ActivityStarted(**IDS, lease_seconds=15.0, worker="worker-1"),
     "activity_started, least": wire.ActivityStarted(**IDS, lease_seconds=15.0),
+    "activity_started, again": wire.ActivityStarted(**IDS, lease_seconds=15.0, again=True),
     "activities_renewed": wire.ActivitiesRenewed(
         tokens=(TOKEN, "3.3000000000008.2.1.77aa01"),
         heartbeats=(wire.Heartbeat(token=TOKEN, details=Raw(b'{"frame":7}')),),
         worker="worker-1",
     ),
     "activities_renewed, least": wire.ActivitiesRenewed(tokens=(TOKEN,), heartbeats=(wire.Heartbeat(token=TOKEN),)),
+    "activities_renewed, given back": wire.ActivitiesRenewed(
+        tokens=(), heartbeats=(wire.Heartbeat(token=TOKEN),), worker="worker-1", released=(TOKEN,)
+    ),
     "child_start": wire.ChildStart(
         workflow_id="parcel-17",
         parent=DEEP_PARENT,
@@ -198,6 +202,7 @@ COMMANDS = {
         heartbeat_timeout_seconds=30.0,
         heartbeat=Raw(b'{"frame":7}'),
     ),
+    "activity_command, suspect": wire.ActivityCommand(**COMMAND, suspect=True),
 }
 
 CONTROL = {
@@ -290,6 +295,8 @@ INPUTS: dict[str, events.InputEvent] = {
     ),
     "activity_started": events.ActivityStarted(ref=2, attempt=2, lease_seconds=15.0, worker="worker-1"),
     "activity_started, least": events.ActivityStarted(ref=2, attempt=1, lease_seconds=15.0),
+    "activity_started, again": events.ActivityStarted(ref=2, attempt=1, lease_seconds=15.0, again=True),
+    "activity_released, given back": events.ActivityReleased(ref=2, attempt=1, given_back=True),
     "activity_released": events.ActivityReleased(ref=2, attempt=2, details=Raw(b'{"frame":7}')),
     "activity_released, least": events.ActivityReleased(ref=2, attempt=1),
     "activity_failed, in time": events.ActivityFailed(

@@ -11,8 +11,10 @@ from msgspec import Raw
 
 from everstep._core.messages import messages_of
 from everstep._core.model import HistoryRow, Identity
+from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_orchestrator.pipeline.incoming import Dead
 from everstep_orchestrator.pipeline.notices import Notices
+from everstep_orchestrator.store import RunRow
 from everstep_schemas import events, names, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.names import Topics
@@ -60,14 +62,29 @@ def to_parent(event: events.AnyEvent) -> Outgoing:
 STARTED = events.Started(
     workflow="fulfil_order", version=1, nonce="8c5a1e", source="checkout-17", python="3.11.7", traceparent=TRACEPARENT
 )
-FACT = wire.Lifecycle(workflow_id="order-17", run=1, seq=4, at=AT, workflow="fulfil_order", submission_id="checkout-17")
-STALLED = wire.Lifecycle(
-    workflow_id="order-17", run=1, seq=4, at=AT, workflow="fulfil_order", submission_id="checkout-17", reason="no code"
+RUN = Entry(
+    RunRow(
+        run_key=IDENTITY.run_key,
+        workflow_id="order-17",
+        run=1,
+        workflow="fulfil_order",
+        version=1,
+        nonce="8c5a1e",
+        source="checkout-17",
+        status="running",
+        condition=None,
+        reason=None,
+        custom_status=None,
+        started_at=NOW,
+        closed_at=None,
+        next_wakeup_at=None,
+    )
 )
 REQUEST = wire.Cancel(workflow_id="order-17")
 
 _command = of(SCHEDULED)
 _received = wire.command_decoder.decode(_command.value)
+HEARTBEAT = wire.Heartbeat(token=_received.token, details=Raw(b'{"frame":7}'))
 _answers = Answers("worker-1", max_payload_bytes=1000)
 _notices = Notices(TOPICS, 3)
 _forwarded = wire.Forwarded(
@@ -82,6 +99,9 @@ SENT: dict[str, Outgoing] = {
     "activity_command, again": of(events.ActivityRetried(ref=2, attempt=2)),
     "activity_command, given again": of(events.ActivityReleased(ref=2, attempt=2, details=Raw(b'{"frame":7}'))),
     "control": of(events.ActivityCancelled(ref=2)),
+    "activity_started": _answers.started(_received, 15.0, TRACEPARENT),
+    "activity_started, still": _answers.started(_received, 15.0, again=True),
+    "activities_renewed": _answers.renewed(_received.reply_to, "worker-1/1", [_received.token], [HEARTBEAT]),
     "activity_completed": _answers.completed(_received, b'{"paid":true}', TRACEPARENT),
     "activity_completed, untraced": _answers.completed(_received, b"null"),
     "activity_failed": _answers.failed(_received, ERROR, TRACEPARENT),
@@ -100,7 +120,7 @@ SENT: dict[str, Outgoing] = {
     "request_answered": _notices.answered(PARENT, None),
     "request_answered, with an error": _notices.answered(PARENT, ERROR),
     Type.STARTED: of(STARTED),
-    f"{Type.STARTED}, an answer": _notices.existing(FACT),
+    f"{Type.STARTED}, an answer": _notices.existing(RUN, "checkout-17"),
     Type.COMPLETED: of(events.Completed(value=Raw(b'"shipped"'))),
     Type.FAILED: of(events.Failed(error=ERROR)),
     Type.CANCELLED: of(events.Cancelled(reason="customer asked")),
@@ -115,18 +135,18 @@ SENT: dict[str, Outgoing] = {
     Type.SIGNAL_UNREADABLE: of(events.SignalUnreadable(name="go", signal_id="s1", reason="Expected `int`")),
     Type.UPDATE_COMPLETED: of(events.UpdateCompleted(ref=7, update_id="u-1", value=Raw(b"true"))),
     f"{Type.UPDATE_COMPLETED}, again": _notices.answered_before(
-        "order-17", 1, "fulfil_order", 1, 8, events.UpdateCompleted(ref=7, update_id="u-1", value=Raw(b"true")), NOW
+        RUN, 8, events.UpdateCompleted(ref=7, update_id="u-1", value=Raw(b"true")), NOW
     ),
     Type.UPDATE_FAILED: of(events.UpdateFailed(ref=7, update_id="u-1", error=ERROR)),
     Type.CALLBACK_COMPLETED: of(events.CallbackCompleted(ref=4, value=Raw(b"1"), source="ticket-4711")),
     Type.CALLBACK_FAILED: of(events.CallbackFailed(ref=4, error=ERROR, source="ticket-4711")),
-    Type.STALLED: _notices.stalled(STALLED),
-    Type.HELD: _notices.held(FACT),
-    Type.RESUMED: _notices.resumed(FACT),
+    Type.STALLED: _notices.stalled(RUN, 4, "no code", NOW),
+    Type.HELD: _notices.held(RUN, 4, NOW),
+    Type.RESUMED: _notices.resumed(RUN, 4, NOW),
     Type.STATUS_CHANGED: of(events.StatusSet(text="waiting")),
     Type.ACTIVITY_FAILED: of(events.ActivityFailed(ref=2, error=ERROR)),
     f"{Type.ACTIVITY_FAILED}, retried": of(events.ActivityFailed(ref=2, error=ERROR, retry_at=AT)),
-    Type.SUBMISSION_REJECTED: _notices.rejected(REQUEST, "s2", "no run has the id 'order-17'", NOW),
+    Type.SUBMISSION_REJECTED: _notices.rejected("order-17", "s2", "no run has the id 'order-17'", NOW),
     "dead_letter": _notices.dead(Record(TOPICS.submissions), Dead("not_json", "JSON is malformed")),
     "dead_letter, a command": dead_letter(TOPICS.dlq, Record(TOPICS.activities("q")), "not_json", "JSON is malformed"),
     "dead_letter, unpublishable": _notices.unpublishable(_command, "the record is too large"),

@@ -14,7 +14,8 @@ from jsonschema_rs import Draft202012Validator, meta
 from tests.schemas.examples import recorded
 from tests.schemas.sent import SENT, Record
 
-from everstep_orchestrator.pipeline.incoming import Elsewhere, Reader, Request
+from everstep._core.reception import Request
+from everstep_orchestrator.pipeline.incoming import Elsewhere, Reader
 from everstep_schemas import wire
 from everstep_schemas.documents.files import files
 from everstep_schemas.documents.lifecycle import KINDS

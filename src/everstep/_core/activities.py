@@ -22,7 +22,7 @@ from everstep._core.retrying import retry_at
 from everstep._core.states import ACTIVITY, NEW, FailedAttempt
 from everstep._core.timers import Wakeups, after, instant, micros
 from everstep.errors import PayloadError, Which, activity_error, timed_out, worker_lost
-from everstep_schemas import events
+from everstep_schemas import events, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import ActivityCancelled, ActivityScheduled
 
@@ -54,13 +54,18 @@ class ActivityHandle(Handle[Any]):
 class Lease:
     """A worker's hold on an attempt, from the instant at which it was checked out."""
 
-    __slots__ = ("at", "beat_at", "renewed_at", "seconds")
+    __slots__ = ("at", "beat_at", "given_back", "renewed_at", "seconds")
 
     def __init__(self, at: int, seconds: float) -> None:
         self.at = at
         self.seconds = seconds
         self.renewed_at = at
         self.beat_at = at
+        self.given_back = False
+
+    @property
+    def ends_at(self) -> int:
+        return self.renewed_at if self.given_back else after(self.renewed_at, self.seconds)
 
 
 class Pending:
@@ -107,7 +112,7 @@ class Pending:
             if scheduled.queue_timeout_seconds is not None:
                 yield after(self.at, scheduled.queue_timeout_seconds), "queue"
             return
-        yield after(self.lease.renewed_at, self.lease.seconds), "lease"
+        yield self.lease.ends_at, "lease"
         if scheduled.timeout_seconds is not None:
             yield after(self.lease.at + GRACE, scheduled.timeout_seconds), "attempt"
         if scheduled.heartbeat_timeout_seconds is not None:
@@ -194,15 +199,16 @@ class Activities:
         """A worker has checked the attempt out."""
         pending = self._pending[event.ref]
         pending.state = ACTIVITY[pending.state][events.ActivityStarted]
-        pending.checkouts += 1
+        pending.checkouts += not event.again
         pending.lease = Lease(self._loop.now, event.lease_seconds)
         self._watch(event.ref, pending)
 
     def released(self, event: events.ActivityReleased) -> None:
-        """Its lease has run out: it is given to workers again."""
+        """It is given to workers again."""
         pending = self._pending[event.ref]
         pending.state = ACTIVITY[pending.state][events.ActivityReleased]
         pending.details = event.details
+        pending.checkouts -= event.given_back
         pending.begin(self._loop.now)
         self._watch(event.ref, pending)
 
@@ -265,6 +271,24 @@ class Activities:
             pending.details = details
         self._watch(seq, pending)
 
+    def give_back(self, seq: int, at: int) -> None:
+        """The worker has stopped the attempt: its lease is due."""
+        pending = self._pending[seq]
+        if pending.lease is not None:
+            pending.lease.renewed_at = at
+            pending.lease.given_back = True
+            self._watch(seq, pending)
+
+    def postpone(self, seq: int, until: int, heard: int) -> bool:
+        """Put off what is due if a worker may have said something by then that is not known yet; whether it was."""
+        pending = self._pending[seq]
+        at, what = min(pending.deadlines())
+        given_back = pending.lease is not None and pending.lease.given_back
+        if what == "retry" or given_back or at <= heard:
+            return False
+        self._wakeups.add(seq, until)
+        return True
+
     # ---- which event comes next
 
     def failure(
@@ -286,14 +310,15 @@ class Activities:
             unanswered=unanswered,
         )
 
-    def checked_out(
-        self, seq: int, now: int, lease_seconds: float, worker: str | None
-    ) -> events.ActivityStarted | events.ActivityFailed:
+    def checked_out(self, said: wire.ActivityStarted, now: int) -> events.ActivityStarted | events.ActivityFailed:
         """The event for a worker that says it has begun."""
+        seq = said.seq
         pending = self._pending[seq]
-        if pending.checkouts >= MOST_CHECKOUTS:
+        if pending.checkouts >= MOST_CHECKOUTS and not said.again:
             return self.failure(seq, worker_lost(pending.checkouts), now, unanswered=True)
-        return events.ActivityStarted(ref=seq, attempt=pending.attempt, lease_seconds=lease_seconds, worker=worker)
+        return events.ActivityStarted(
+            ref=seq, attempt=pending.attempt, lease_seconds=said.lease_seconds, worker=said.worker, again=said.again
+        )
 
     def due(self, seq: int, now: int) -> events.InputEvent:
         """What happens to the activity because its time has come."""
@@ -305,7 +330,8 @@ class Activities:
         return events.ActivityRetried(ref=seq, attempt=pending.attempt + 1, details=pending.details)
 
     def _release(self, seq: int, pending: Pending, now: int) -> events.InputEvent:
-        return events.ActivityReleased(ref=seq, attempt=pending.attempt, details=pending.details)
+        given_back = pending.lease is not None and pending.lease.given_back
+        return events.ActivityReleased(ref=seq, attempt=pending.attempt, details=pending.details, given_back=given_back)
 
     def _expire_total(self, seq: int, pending: Pending, now: int) -> events.InputEvent:
         return self._expire(seq, "total", "all its attempts together took longer than the total timeout", now)

@@ -70,10 +70,18 @@ class Sender:
         self._command(event.ref, event.attempt, lookup(event.ref), at, event.details)
 
     def _released(self, seq: int, at: int, event: events.ActivityReleased, lookup: Lookup) -> None:
-        self._command(event.ref, event.attempt, lookup(event.ref), at, event.details)
+        suspect = not event.given_back
+        self._command(event.ref, event.attempt, lookup(event.ref), at, event.details, suspect=suspect)
 
     def _command(
-        self, seq: int, attempt: int, scheduled: events.ActivityScheduled, at: int, details: Raw | UnsetType
+        self,
+        seq: int,
+        attempt: int,
+        scheduled: events.ActivityScheduled,
+        at: int,
+        details: Raw | UnsetType,
+        *,
+        suspect: bool = False,
     ) -> None:
         run = self._identity
         token = self.token(seq, attempt)
@@ -95,6 +103,7 @@ class Sender:
             start_by=None if queue_seconds is None else instant(after(at, queue_seconds)),
             heartbeat_timeout_seconds=scheduled.heartbeat_timeout_seconds,
             heartbeat=details,
+            suspect=suspect,
         )
         headers = (*_COMMAND_HEADERS, ("ce_id", token.encode()))
         self.out.append(Outgoing(self._topics.activities(scheduled.queue), _encode(command), None, None, headers))

@@ -98,8 +98,11 @@ class Notices:
         type = LifecycleType.UPDATE_COMPLETED if completed else LifecycleType.UPDATE_FAILED
         return self._lifecycle(type, f"{run.workflow_id}/{run.run}/{seq}/again", fact)
 
-    def stalled(self, run: Outline, seq: int, reason: str, now: int) -> Outgoing:
+    def stalled(self, run: Outline, seq: int, reason: str | None, now: int) -> Outgoing:
         """The run cannot go on after its event before `seq`."""
+        return self._condition(LifecycleType.STALLED, "stalled", run, seq, reason, now)
+
+    def _condition(self, type: str, name: str, run: Outline, seq: int, reason: str | None, now: int) -> Outgoing:
         fact = Lifecycle(
             workflow_id=run.workflow_id,
             run=run.run,
@@ -110,7 +113,7 @@ class Notices:
             submission_id=run.source,
             reason=reason,
         )
-        return self._lifecycle(LifecycleType.STALLED, f"{run.workflow_id}/{run.run}/{seq}/stalled", fact)
+        return self._lifecycle(type, f"{run.workflow_id}/{run.run}/{seq}/{name}", fact)
 
     def _lifecycle(self, type: str, id: str, fact: Lifecycle) -> Outgoing:
         return Outgoing(

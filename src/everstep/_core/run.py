@@ -41,6 +41,8 @@ Message = (
     | wire.CompleteCallback
     | wire.FailCallback
 )
+# How soon it is looked at again whether a worker has been heard.
+POSTPONED_US = 500_000
 # What a live run takes beside its history: loop, task, coroutine frames, tables.
 _BASE_BYTES = 6 * 1024
 # What each thing takes that its code waits for: a handle, a callback of it, an entry here and there.
@@ -170,7 +172,7 @@ class LiveRun:
         if self._under_way(message) is None:
             return None
         activities = self._program.scope.activities
-        return activities.checked_out(message.seq, max(now, self._at), message.lease_seconds, message.worker)
+        return activities.checked_out(message, max(now, self._at))
 
     def _under_way(self, message: wire.ActivityResult) -> Pending | None:
         """The activity that the message answers, if it is the attempt that is under way."""
@@ -256,6 +258,14 @@ class LiveRun:
         self._program.scope.activities.renew(seq, at, details)
         return True
 
+    def give_back(self, seq: int, token: str, at: int) -> bool:
+        """A worker has stopped the attempt with this token, which is then due; whether anybody waits for it."""
+        pending = self._program.scope.activities.get(seq)
+        if pending is None or pending.lease is None or token != self._sender.token(seq, pending.attempt):
+            return False
+        self._program.scope.activities.give_back(seq, at)
+        return True
+
     def beat(self, token: str, at: int) -> bool:
         """Whoever holds a callback's token still works on it; whether anybody waits for that."""
         seq, callbacks = seq_of(token), self._program.scope.callbacks
@@ -289,12 +299,22 @@ class LiveRun:
         first = None if self.closed else self._program.wakeups.first()
         return None if first is None else first[0]
 
-    def due(self, now: int) -> InputEvent | None:
-        """The next event that time brings, in order of (instant, seq); apply it before asking again."""
-        first = None if self.closed else self._program.wakeups.first()
-        if first is None or first[0] > now:
-            return None
-        return self._program.due(first[1], max(now, self._at))
+    def due(self, now: int, heard: int | None = None) -> InputEvent | None:
+        """The next event that time brings, in order of (instant, seq); apply it before asking again.
+
+        Whatever was said to the run until `heard` is known. The end of an activity's time waits until that is so for
+        its instant: the worker may have answered, or renewed its lease, in time.
+        """
+        while True:
+            first = None if self.closed else self._program.wakeups.first()
+            if first is None or first[0] > now:
+                return None
+            if heard is None or not self._postpone(first[1], now, heard):
+                return self._program.due(first[1], max(now, self._at))
+
+    def _postpone(self, seq: int, now: int, heard: int) -> bool:
+        activities = self._program.scope.activities
+        return seq in activities and activities.postpone(seq, now + POSTPONED_US, heard)
 
     # ---- applying
 

@@ -1,6 +1,6 @@
 """An installation in memory: runs, and the messages between them, activities and clients.
 
-It decides nothing itself. The engine steps runs and says what that causes; `_core.deciding` says what submissions and
+It decides nothing itself. The engine steps runs and says what that causes; `_core.reception` says what submissions and
 messages of other runs do. Here is what is left: keeping runs, and handing on every message, encoded and decoded as it
 would be by way of Kafka.
 """
@@ -16,10 +16,10 @@ from hashlib import blake2b
 import msgspec
 
 from everstep._core import starting
-from everstep._core.deciding import Decider, Request, identity_of, why_impossible
 from everstep._core.ending import OpenEnds, terminated
 from everstep._core.engine import Activation, CannotRun, Engine, Identity, Refusal, StallReason, Successor
 from everstep._core.notices import Notices
+from everstep._core.reception import Reception, Request, asked_by, identity_of, why_impossible
 from everstep._core.run import Message
 from everstep._core.starting import Birth
 from everstep.app import App
@@ -77,7 +77,7 @@ class Installation:
         self._exits = exits
         self.checks = check
         self._notices = Notices(TOPICS, SHARD)
-        self._decider: Decider[StoredRun] = Decider(self, self._notices)
+        self._reception: Reception[StoredRun] = Reception(self, self._notices)
         self._early: dict[str, deque[tuple[wire.Signal, Alarm]]] = {}
         self._submissions = 0
         self._continued: Counter[tuple[str, int]] = Counter()
@@ -106,7 +106,7 @@ class Installation:
             case wire.Forwarded():
                 self._forwarded(message)
             case wire.ChildStart() | wire.ChildEnd():
-                self._decider.child(message, self.clock.now)
+                self._reception.child(message, self.clock.now)
             case wire.ActivitiesRenewed():
                 for heartbeat in message.heartbeats:
                     self._renew(heartbeat)
@@ -125,19 +125,19 @@ class Installation:
     def _request(self, request: Request) -> None:
         why = why_impossible(request.submission, request.source, MAX_PAYLOAD_BYTES)
         if why is None:
-            self._decider.request(request, self.clock.now)
+            self._reception.request(request, self.clock.now)
         else:
-            self._decider.refuse(request, why, self.clock.now)
+            self._reception.refuse(request, why, self.clock.now)
 
     def _callback(self, submission: wire.CallbackSubmission, source: str) -> None:
         run = self._of_token(submission.token)
         if run is None:
-            self.owe(self._notices.rejected("", source, "no such callback", self.clock.now))
+            self.reject("", submission, source, "no such callback", self.clock.now)
         elif isinstance(submission, wire.HeartbeatCallback):
             if run.live is not None and run.live.beat(submission.token, self.clock.now):
                 self._renewed(run, submission.token, submission.details)
         else:
-            self._decider.callback(run, submission, source, self.clock.now)
+            self._reception.callback(run, submission, source, self.clock.now)
 
     def _renew(self, heartbeat: wire.Heartbeat) -> None:
         run, token = self._of_token(heartbeat.token), Token.parse(heartbeat.token)
@@ -162,6 +162,10 @@ class Installation:
         """Hand a message on."""
         self._put(lambda: self._deliver(message))
 
+    def reject(self, workflow_id: str, asked: Message | wire.Submission, source: str, reason: str, now: int) -> None:
+        """Say that what was asked has no effect."""
+        self.owe(self._notices.rejected(workflow_id, source, reason, now))
+
     def _deliver(self, message: Outgoing) -> None:
         if message.topic == TOPICS.inbox:
             self.receive(message.value)
@@ -178,7 +182,7 @@ class Installation:
             self.by_id[fact.workflow_id][fact.run - 1].end = (type, fact)
         self._exits.fact(type, fact)
 
-    # ---- where the rules find and leave what they need: `_core.deciding.Desk`
+    # ---- where the rules find and leave what they need: `_core.reception.Desk`
 
     def latest(self, workflow_id: str) -> StoredRun | None:
         """The newest run of an id."""
@@ -228,7 +232,7 @@ class Installation:
         try:
             event = run.live.accept(message, now)
             if isinstance(event, Refusal):
-                self.owe(self._notices.rejected(run.workflow_id, _asked_by(message), event.reason, now))
+                self.reject(run.workflow_id, message, asked_by(message), event.reason, now)
             elif event is None:
                 self._repeated(run, message)
             else:
@@ -252,7 +256,7 @@ class Installation:
         """The time of the oldest signal for an id is over."""
         if kept := self._early.get(workflow_id):
             signal, _ = kept.popleft()
-            self._decider.expired(signal, self.clock.now)
+            self._reception.expired(signal, self.clock.now)
 
     # ---- steps
 
@@ -333,14 +337,3 @@ class Installation:
         except CannotRun as error:
             self._stall(run, error.reason)
         self._set_alarm(run)
-
-
-def _asked_by(message: Message) -> str:
-    """The identity under which somebody waits to hear what became of a message."""
-    match message:
-        case wire.Update():
-            return message.update_id or ""
-        case wire.CompleteCallback() | wire.FailCallback():
-            return message.submission_id or ""
-        case _:
-            return ""

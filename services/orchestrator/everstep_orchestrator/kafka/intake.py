@@ -67,3 +67,10 @@ class Intake:
         except OffsetOutOfRangeError as error:
             raise OutsideLog(dict(error.args[0])) from error
         return batch
+
+    def ended_at(self, partition: TopicPartition, position: int) -> int:
+        """When Kafka last said, in microseconds since 1970, that the log ends at this position; 0 if it did not."""
+        if partition not in self._consumer.assignment():
+            return 0
+        end, at = self._consumer.highwater(partition), self._consumer.last_poll_timestamp(partition)
+        return 0 if end is None or at is None or end > position else at * 1000

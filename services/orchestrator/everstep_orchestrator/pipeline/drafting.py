@@ -46,6 +46,34 @@ class Entry:
         )
 
     @property
+    def workflow_id(self) -> str:
+        return self.row.workflow_id
+
+    @property
+    def run(self) -> int:
+        return self.row.run
+
+    @property
+    def workflow(self) -> str:
+        return self.row.workflow
+
+    @property
+    def version(self) -> int:
+        return self.row.version
+
+    @property
+    def source(self) -> str:
+        return self.row.source
+
+    @property
+    def status(self) -> str:
+        return self.row.status
+
+    @property
+    def started_at(self) -> int:
+        return self.row.started_at
+
+    @property
     def parent(self) -> Parent | None:
         """Who waits for the run's end."""
         return None if self.row.parent is None else _parents.decode(self.row.parent)

@@ -6,13 +6,13 @@ its sender's partitioner put it, becomes `Elsewhere`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
-from everstep._core.starting import why_impossible
+from everstep._core.reception import Request, identity_of, why_impossible, why_too_large
 from everstep_schemas import cloudevents
 from everstep_schemas.events import Parent
 from everstep_schemas.names import Token, shard_of, shard_of_key, why_bad_name
@@ -23,15 +23,8 @@ from everstep_schemas.wire import (
     CallbackSubmission,
     ChildEnd,
     ChildStart,
-    CompleteCallback,
-    FailCallback,
     Forwarded,
-    HeartbeatCallback,
     RunResult,
-    RunSubmission,
-    Signal,
-    Start,
-    Update,
     inbox_decoder,
     submission_decoder,
 )
@@ -52,19 +45,6 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> cloudevents.Headers: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A submission for a run of this shard. `source` is its identity, the same however often it arrives.
-
-    A run that made it waits at `reply_to` to hear whether it reached the other.
-    """
-
-    submission: RunSubmission
-    source: str
-    traceparent: str | None = None
-    reply_to: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +90,8 @@ class Elsewhere:
 class Refused:
     """A submission that was understood but asks for something impossible."""
 
-    submission: RunSubmission
-    source: str
+    request: Request
     reason: str
-    reply_to: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +125,7 @@ class Reader:
     def _submission(self, record: Record) -> Incoming:
         body, traceparent = cloudevents.body(_text(record.value), record.headers)
         submission = submission_decoder.decode(body)
-        chosen = _identity(submission)
+        chosen = identity_of(submission)
         source = f"{record.topic}/{record.partition}/{record.offset}" if chosen is None else chosen
         shard = self._shard_of(submission)
         if isinstance(shard, Dead):
@@ -182,15 +160,13 @@ class Reader:
     ) -> Incoming:
         if isinstance(submission, CallbackSubmission):
             return self._callback(submission, source)
-        why = self._why_impossible(submission) or _why("its identity", source)
-        if why is not None:
-            return Refused(submission, source, why, reply_to)
-        return Request(submission, source, traceparent, reply_to)
+        request = Request(submission, source, traceparent, reply_to)
+        why = why_impossible(submission, source, self.max_payload_bytes)
+        return request if why is None else Refused(request, why)
 
     def _callback(self, submission: CallbackSubmission, source: str) -> Incoming:
         token = Token.parse(submission.token)
-        payload = _payload(submission)
-        why = self._why_too_large("value", payload) or _why("its identity", source)
+        why = why_too_large(submission, self.max_payload_bytes) or why_bad_name(source)
         if token is None or why is not None:
             return Dead("invalid", f"callback: {why}")
         return Callback(submission, token, source)
@@ -218,55 +194,6 @@ class Reader:
             return Dead("misplaced", f"workflow_id {message.workflow_id[:100]!r} belongs to another partition")
         return Child(message)
 
-    # ---- what a submission may not ask
-
-    def _why_impossible(self, submission: RunSubmission) -> str | None:
-        match submission:
-            case Start():
-                return self._why_bad_start(submission)
-            case Signal() | Update():
-                return _why("name", submission.name) or self._why_too_large("value", submission.value)
-            case _:
-                return None
-
-    def _why_bad_start(self, start: Start) -> str | None:
-        if not bytes(start.args).lstrip().startswith(b"["):
-            return "args must be a JSON array"
-        if start.kwargs is not msgspec.UNSET and not bytes(start.kwargs).lstrip().startswith(b"{"):
-            return "kwargs must be a JSON object"
-        if start.version is not None and not 1 <= start.version < 1 << 31:
-            return f"version is {start.version}; versions count from 1"
-        return (
-            _why("workflow", start.workflow)
-            or self._why_too_large("args, kwargs, memo and with_signal", *_payloads(start))
-            or why_impossible(start)
-        )
-
-    def _why_too_large(self, what: str, *parts: bytes | msgspec.Raw) -> str | None:
-        size = sum(len(bytes(part)) for part in parts)
-        if size <= self.max_payload_bytes:
-            return None
-        return f"{what} have {size} bytes; {self.max_payload_bytes} are allowed (EVERSTEP_MAX_PAYLOAD_BYTES)"
-
-
-def _payload(submission: CallbackSubmission) -> bytes | msgspec.Raw:
-    match submission:
-        case CompleteCallback():
-            return submission.value
-        case HeartbeatCallback():
-            return submission.details
-        case FailCallback():
-            return submission.error.message.encode()
-
-
-def _payloads(start: Start) -> Iterator[bytes | msgspec.Raw]:
-    yield start.args
-    if start.kwargs is not msgspec.UNSET:
-        yield start.kwargs
-    yield from start.memo.values()
-    if start.with_signal is not None:
-        yield start.with_signal.value
-
 
 def _guarded(read: Callable[[], Incoming]) -> Incoming:
     try:
@@ -285,20 +212,3 @@ def _text(value: bytes | None) -> bytes:
         raise msgspec.DecodeError("the record is empty")
     value.decode()
     return value
-
-
-def _why(field: str, name: str) -> str | None:
-    why = why_bad_name(name)
-    return f"{field} {why}" if why else None
-
-
-def _identity(submission: AnySubmission) -> str | None:
-    match submission:
-        case Start() | CompleteCallback() | FailCallback():
-            return submission.submission_id
-        case Signal():
-            return submission.signal_id
-        case Update():
-            return submission.update_id
-        case _:
-            return None

@@ -20,10 +20,11 @@ from msgspec import Raw
 
 from everstep._core.ending import OpenEnds
 from everstep._core.engine import CannotRun, Engine, HistoryRow, LiveRun
+from everstep._core.reception import Request
 from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.drafting import Entry
-from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Renewal, Request, Result
+from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Renewal, Result
 from everstep_orchestrator.pipeline.outside import outside_task
 from everstep_orchestrator.pipeline.state import Shard
 from everstep_orchestrator.store import ParkedRow, RunRow, Store
@@ -192,6 +193,9 @@ class Loader:
             id = _workflow_id(incoming)
             if isinstance(incoming, Result | Callback):
                 entry = shard.entries.get(incoming.token.run_key)
+            elif isinstance(incoming, Renewal):
+                yield from _known(shard, incoming.message.released)
+                continue
             else:
                 entry = None if id is None else shard.latest.get(id)
             if entry is not None:
@@ -281,13 +285,26 @@ def _commanded(work: Work) -> Iterable[tuple[Shard, int]]:
 
 
 def _beating(work: Work) -> Iterable[tuple[Shard, int]]:
-    """The runs that something is said of to be kept: it is kept only for those that are open."""
+    """The runs whose attempts have said something, or are given back: that counts only for those that are open."""
     for shard, _, incoming in work.records:
         if isinstance(incoming, Renewal):
-            for heartbeat in incoming.message.heartbeats:
-                token = Token.parse(heartbeat.token)
-                if token is not None and shard_of_key(token.run_key) == shard.number:
-                    yield shard, token.run_key
+            beating = (heartbeat.token for heartbeat in incoming.message.heartbeats)
+            for key in _keys(shard, (*beating, *incoming.message.released)):
+                yield shard, key
+
+
+def _known(shard: Shard, tokens: Iterable[str]) -> Iterable[tuple[Shard, Entry]]:
+    for key in _keys(shard, tokens):
+        if key in shard.entries:
+            yield shard, shard.entries[key]
+
+
+def _keys(shard: Shard, tokens: Iterable[str]) -> Iterable[int]:
+    """The runs of the shard that are named by tokens."""
+    for text in tokens:
+        token = Token.parse(text)
+        if token is not None and shard_of_key(token.run_key) == shard.number:
+            yield token.run_key
 
 
 def _waits_for_start(parked: Sequence[ParkedRow]) -> bool:

@@ -1,134 +1,24 @@
-"""Messages that belong to no activation: rejections, answers, stalls, dead letters, what is handed on. Pure."""
+"""Messages that belong to no activation: what the rules owe, conditions, dead letters, what is handed on."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
-import msgspec
-from msgspec import UNSET
-
+from everstep._core import notices
+from everstep._core.notices import Outline
 from everstep_orchestrator.pipeline.incoming import Dead, Record
 from everstep_schemas import cloudevents
-from everstep_schemas.errors import ErrorInfo
-from everstep_schemas.events import Parent, UpdateCompleted, UpdateFailed
-from everstep_schemas.names import Token, Topics
-from everstep_schemas.wire import (
-    INBOX_TYPES,
-    ChildFailed,
-    Forwarded,
-    Lifecycle,
-    LifecycleType,
-    Outgoing,
-    RequestAnswered,
-    RunSubmission,
-    encoder,
-)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from everstep_schemas.wire import Forwarded, LifecycleType, Outgoing, encoder
 
 
-def instant(microseconds: int) -> datetime:
-    """An instant of the pipeline as the wire shows it."""
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-class Notices:
+class Notices(notices.Notices):
     """Builds the messages of one shard."""
 
-    def __init__(self, topics: Topics, shard: int) -> None:
-        self._topics = topics
-        self._shard = shard
+    def held(self, run: Outline, seq: int, now: int) -> Outgoing:
+        """The run waits for an orchestrator that has its code."""
+        return self._condition(LifecycleType.HELD, "held", run, seq, None, now)
 
-    def rejected(self, submission: RunSubmission, source: str, reason: str, now: int) -> Outgoing:
-        """The submission will have no effect, and why."""
-        return self.refused(submission.workflow_id, source, reason, now)
-
-    def refused(self, workflow_id: str, source: str, reason: str, now: int) -> Outgoing:
-        """What was asked of a run, under the identity `source`, has no effect, and why."""
-        fact = Lifecycle(workflow_id=workflow_id, run=0, seq=0, at=instant(now), submission_id=source, reason=reason)
-        return self._lifecycle(LifecycleType.SUBMISSION_REJECTED, f"{source}/rejected", fact)
-
-    def answered_before(
-        self,
-        workflow_id: str,
-        run: int,
-        workflow: str,
-        version: int,
-        seq: int,
-        answer: UpdateCompleted | UpdateFailed,
-        now: int,
-    ) -> Outgoing:
-        """The answer to an update that comes again; its event is the number `seq` of the run."""
-        completed = isinstance(answer, UpdateCompleted)
-        fact = Lifecycle(
-            workflow_id=workflow_id,
-            run=run,
-            seq=seq,
-            at=instant(now),
-            workflow=workflow,
-            version=version,
-            submission_id=answer.update_id,
-            result=answer.value if isinstance(answer, UpdateCompleted) else UNSET,
-            error=answer.error if isinstance(answer, UpdateFailed) else None,
-        )
-        type = LifecycleType.UPDATE_COMPLETED if completed else LifecycleType.UPDATE_FAILED
-        return self._lifecycle(type, f"{workflow_id}/{run}/{seq}/again", fact)
-
-    # ---- to runs
-
-    def answered(self, waits: Parent, error: ErrorInfo | None) -> Outgoing:
-        """What a run sent to one of this shard has reached it, or could not."""
-        message = RequestAnswered(
-            workflow_id=waits.workflow_id, run=waits.run, seq=waits.seq, token=waits.token, error=error
-        )
-        return self._to_run(waits, message)
-
-    def child_refused(self, parent: Parent, error: ErrorInfo) -> Outgoing:
-        """A child cannot be started."""
-        message = ChildFailed(
-            workflow_id=parent.workflow_id,
-            run=parent.run,
-            seq=parent.seq,
-            token=parent.token,
-            status="rejected",
-            error=error,
-        )
-        return self._to_run(parent, message)
-
-    def _to_run(self, receiver: Parent, message: RequestAnswered | ChildFailed) -> Outgoing:
-        token = Token.parse(receiver.token)
-        return Outgoing(
-            topic=self._topics.inbox,
-            partition=None if token is None else token.shard,
-            key=receiver.workflow_id.encode(),
-            value=encoder.encode(message),
-            headers=cloudevents.headers(INBOX_TYPES[type(message)], receiver.token),
-        )
-
-    # ---- to everyone
-
-    def existing(self, fact: Lifecycle) -> Outgoing:
-        """Answers a start with the run that exists already. Who drops repetitions by `ce_id` must not drop it."""
-        id = f"{fact.workflow_id}/{fact.run}/1/{fact.submission_id}"
-        return self._lifecycle(LifecycleType.STARTED, id, fact)
-
-    def stalled(self, fact: Lifecycle) -> Outgoing:
-        return self._lifecycle(LifecycleType.STALLED, f"{fact.workflow_id}/{fact.run}/{fact.seq}/stalled", fact)
-
-    def held(self, fact: Lifecycle) -> Outgoing:
-        return self._lifecycle(LifecycleType.HELD, f"{fact.workflow_id}/{fact.run}/{fact.seq}/held", fact)
-
-    def resumed(self, fact: Lifecycle) -> Outgoing:
-        return self._lifecycle(LifecycleType.RESUMED, f"{fact.workflow_id}/{fact.run}/{fact.seq}/resumed", fact)
-
-    def _lifecycle(self, type: str, id: str, fact: Lifecycle) -> Outgoing:
-        return Outgoing(
-            topic=self._topics.lifecycle,
-            partition=self._shard,
-            key=fact.workflow_id.encode(),
-            value=encoder.encode(fact),
-            headers=cloudevents.headers(type, id),
-        )
+    def resumed(self, run: Outline, seq: int, now: int) -> Outgoing:
+        """The run goes on."""
+        return self._condition(LifecycleType.RESUMED, "resumed", run, seq, None, now)
 
     def forwarded(self, shard: int, message: Forwarded) -> Outgoing:
         """Hands a submission to the shard that it belongs to."""
@@ -164,11 +54,3 @@ class Notices:
         return Outgoing(
             topic=self._topics.dlq, key=message.key, value=message.value, headers=(*headers, *message.headers)
         )
-
-
-def reason_text(reason: bytes | None) -> str | None:
-    """The sentence in a stored stall reason."""
-    if reason is None:
-        return None
-    message = msgspec.json.decode(reason).get("message")
-    return str(message)

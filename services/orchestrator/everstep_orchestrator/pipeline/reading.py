@@ -86,6 +86,10 @@ class Reading:
                 self.make_room()
                 self._wake.set()
 
+    def heard(self, shard: Shard) -> int:
+        """The last instant known at which all of the shard's inbox was applied; 0 if there is none."""
+        return self._intake.ended_at(TopicPartition(self._topics.inbox, shard.number), shard.inbox_position)
+
     def forget(self, shard: int) -> None:
         """Whoever opens the shard next looks at its positions afresh."""
         for partition in [partition for partition in self._outside_log if partition.partition == shard]:

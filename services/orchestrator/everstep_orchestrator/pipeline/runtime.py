@@ -267,6 +267,8 @@ class Pipeline:
                 deciding(shard).refused(message, why, now)
                 shard.writing().items += 1
             self._publisher.settle(ticket)
+        for shard in {shard for shard, _ in work.wakeups}:
+            shard.heard = max(shard.heard, self._reading.heard(shard))
         for shard, key in work.wakeups:
             if not shard.lost and key in shard.entries:
                 deciding(shard).wake(shard.entries[key], now)

@@ -68,6 +68,7 @@ class Shard:
         self.wakeups = Wakeups()
         self.wakeups_known_until = 0
         self.leases = Leases(opened_at)
+        self.heard = opened_at  # everything in the inbox until then has been applied
         self.backlog: deque[Record] = deque()
         self.to_resume: deque[int] = deque()
         self.early: dict[str, list[Early]] = {}
@@ -119,10 +120,9 @@ class Shard:
         entry = self.latest[row.workflow_id] = self.know(row)
         return entry
 
-    def created_by(self, workflow_id: str, source: str) -> RunRow | None:
+    def created_by(self, workflow_id: str, source: str) -> Entry | None:
         """The run in memory that this submission created."""
-        entry = self._by_source.get((workflow_id, source))
-        return None if entry is None else entry.row
+        return self._by_source.get((workflow_id, source))
 
     def forget(self, entry: Entry) -> None:
         """Drops a run from memory; it is loaded again when it is needed."""

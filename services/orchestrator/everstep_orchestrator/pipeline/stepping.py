@@ -8,6 +8,7 @@ import msgspec
 
 from everstep._core import starting
 from everstep._core.engine import Activation, CannotRun, LiveRun, Refusal, Successor
+from everstep._core.reception import asked_by
 from everstep._core.starting import Birth
 from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_orchestrator.pipeline.loading import Work
@@ -118,7 +119,7 @@ class Stepper:
         try:
             event = live.accept(message, now)
             if isinstance(event, Refusal):
-                self._writer.refuse(entry, message, event.reason, now)
+                self._writer.reject(entry.workflow_id, message, asked_by(message), event.reason, now)
                 return
             if event is None:
                 self._repeated(entry, live, message, now)
@@ -172,7 +173,7 @@ class Stepper:
             return
         live = entry.loaded
         try:
-            while entry.open and (event := live.due(now)) is not None:
+            while entry.open and (event := live.due(now, self._shard.heard)) is not None:
                 self._shard.writing().tally.lateness_seconds.append(max(0, now - (live.wakeup_at() or now)) / SECOND)
                 self._count_answer(live, event)
                 self._record(entry, live.apply(event, now), now)

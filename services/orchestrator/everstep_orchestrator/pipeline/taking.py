@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from everstep._core.reception import Request
 from everstep._core.starting import admission
 from everstep_orchestrator.pipeline.drafting import Entry
-from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Request, Result
+from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Result
 from everstep_orchestrator.pipeline.loading import Work
 from everstep_orchestrator.pipeline.state import Shard
 from everstep_schemas import wire

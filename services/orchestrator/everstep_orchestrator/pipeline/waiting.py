@@ -12,10 +12,9 @@ from everstep._core.ending import OpenEnds, terminated
 from everstep._core.engine import HistoryRow, StallReason
 from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_orchestrator.pipeline.loading import Work
-from everstep_orchestrator.pipeline.notices import instant, reason_text
 from everstep_orchestrator.pipeline.rules import Rules
 from everstep_orchestrator.pipeline.writing import Writer, named
-from everstep_schemas.wire import Lifecycle, ParkedInput
+from everstep_schemas.wire import ParkedInput
 
 
 class Waiting:
@@ -54,7 +53,7 @@ class Waiting:
             self._writer.change(entry, condition="held")
             if owed is not None:
                 self._writer.park(entry, owed)
-            self._writer.owe(self._writer.notices.held(self._fact(entry, now)))
+            self._writer.owe(self._writer.notices.held(entry, _next_seq(entry), now))
             return
         message = f"no orchestrator has code for workflow {row.workflow!r}{version}; deploy it and the run starts"
         self.stall(entry, StallReason(kind="unknown_workflow", message=message), owed, now)
@@ -71,7 +70,7 @@ class Waiting:
         self._writer.change(entry, condition="stalled", reason=msgspec.json.encode(reason))
         if owed is not None:
             self._writer.park(entry, owed)
-        self._writer.owe(self._writer.notices.stalled(self._fact(entry, now)))
+        self._writer.owe(self._writer.notices.stalled(entry, _next_seq(entry), reason.message, now))
 
     def stays_stalled(self, entry: Entry, reason: StallReason) -> None:
         """It was to be resumed and cannot be, perhaps for another reason than before."""
@@ -99,17 +98,8 @@ class Waiting:
         tally.stalled -= entry.row.condition == "stalled"
         tally.warnings.append(("run resumed", named(entry)))
         self._writer.change(entry, condition=None, reason=None)
-        self._writer.owe(self._writer.notices.resumed(self._fact(entry, now)))
+        self._writer.owe(self._writer.notices.resumed(entry, _next_seq(entry), now))
 
-    def _fact(self, entry: Entry, now: int) -> Lifecycle:
-        row = entry.row
-        return Lifecycle(
-            workflow_id=row.workflow_id,
-            run=row.run,
-            seq=entry.live.next_seq if entry.live else 0,
-            at=instant(now),
-            workflow=row.workflow,
-            version=row.version,
-            submission_id=row.source,
-            reason=reason_text(row.reason),
-        )
+
+def _next_seq(entry: Entry) -> int:
+    return entry.live.next_seq if entry.live else 0

@@ -27,29 +27,16 @@ class Writer:
         """A message that belongs to no activation."""
         self.shard.writing().bodies.append(message)
 
-    def reject(self, submission: wire.RunSubmission, source: str, reason: str, now: int) -> None:
-        """The submission has no effect, and its sender is told why."""
-        self.owe(self.notices.rejected(submission, source, reason, now))
-        self.shard.writing().tally.rejected.append(type(submission).__name__.lower())
-
-    def refuse(self, entry: Entry, message: wire.Inbox | wire.Submission, reason: str, now: int) -> None:
-        """What was asked of the run has no effect, and whoever asked is told why."""
-        match message:
-            case wire.Update():
-                id = message.update_id
-            case wire.CompleteCallback() | wire.FailCallback():
-                id = message.submission_id
-            case _:
-                id = None
-        self.owe(self.notices.refused(entry.row.workflow_id, id or "", reason, now))
-        self.shard.writing().tally.rejected.append(type(message).__name__.lower())
+    def reject(self, workflow_id: str, asked: wire.Submission | wire.Inbox, source: str, reason: str, now: int) -> None:
+        """What was asked of an id has no effect, and its sender is told why."""
+        self.owe(self.notices.rejected(workflow_id, source, reason, now))
+        self.shard.writing().tally.rejected.append(type(asked).__name__.lower())
 
     def answer_again(
         self, entry: Entry, seq: int, answer: events.UpdateCompleted | events.UpdateFailed, now: int
     ) -> None:
         """Whoever asks for an update again gets the answer that it had."""
-        row = entry.row
-        self.owe(self.notices.answered_before(row.workflow_id, row.run, row.workflow, row.version, seq, answer, now))
+        self.owe(self.notices.answered_before(entry, seq, answer, now))
 
     def keep_heartbeat(self, entry: Entry, row: HeartbeatRow) -> None:
         """Keeps what was said of the progress of something that the run waits for."""

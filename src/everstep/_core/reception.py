@@ -67,6 +67,10 @@ class Desk(Protocol[R]):
         """Pass on a message that belongs to no activation."""
         ...
 
+    def reject(self, workflow_id: str, asked: wire.Submission, source: str, reason: str, now: int) -> None:
+        """Say to everyone that what was asked of an id has no effect."""
+        ...
+
     def keep_early(self, signal: wire.Signal, now: int) -> None:
         """Keep a signal whose run is not there yet."""
         ...
@@ -76,8 +80,8 @@ class Desk(Protocol[R]):
         ...
 
 
-class Decider(Generic[R]):
-    """Decides for the runs of one desk."""
+class Reception(Generic[R]):
+    """Receives what comes for the runs of one desk."""
 
     def __init__(self, desk: Desk[R], notices: Notices) -> None:
         self._desk = desk
@@ -108,13 +112,15 @@ class Decider(Generic[R]):
         if request.reply_to is not None:
             self._desk.owe(self._notices.answered(request.reply_to, ErrorInfo(type=kind, message=reason)))
         else:
-            workflow_id = request.submission.workflow_id
-            self._desk.owe(self._notices.rejected(workflow_id, request.source, reason, now))
+            submission = request.submission
+            self._desk.reject(submission.workflow_id, submission, request.source, reason, now)
 
     def expired(self, signal: wire.Signal, now: int) -> None:
         """The run of a signal that was kept has not come."""
-        reason = no_run(signal.workflow_id)
-        self._desk.owe(self._notices.rejected(signal.workflow_id, signal.signal_id or "", reason, now))
+        self._reject_signal(signal, no_run(signal.workflow_id), now)
+
+    def _reject_signal(self, signal: wire.Signal, reason: str, now: int) -> None:
+        self._desk.reject(signal.workflow_id, signal, signal.signal_id or "", reason, now)
 
     # ---- starts
 
@@ -163,7 +169,7 @@ class Decider(Generic[R]):
         if run.open:
             self._desk.give(run, signal, now)
         else:
-            self._desk.owe(self._notices.rejected(run.workflow_id, signal.signal_id or "", if_closed, now))
+            self._reject_signal(signal, if_closed, now)
 
     # ---- what other runs ask
 
@@ -209,7 +215,7 @@ class Decider(Generic[R]):
         if run.open:
             self._desk.give(run, _identified_callback(message, source), now)
         else:
-            self._desk.owe(self._notices.rejected(run.workflow_id, source, ended(run), now))
+            self._desk.reject(run.workflow_id, message, source, ended(run), now)
 
 
 def no_run(workflow_id: str) -> str:
@@ -258,6 +264,17 @@ def _identified_callback(
     message: wire.CompleteCallback | wire.FailCallback, source: str
 ) -> wire.CompleteCallback | wire.FailCallback:
     return msgspec.structs.replace(message, submission_id=source) if message.submission_id is None else message
+
+
+def asked_by(message: Message) -> str:
+    """The identity under which somebody waits to hear what became of a message."""
+    match message:
+        case wire.Update():
+            return message.update_id or ""
+        case wire.CompleteCallback() | wire.FailCallback():
+            return message.submission_id or ""
+        case _:
+            return ""
 
 
 # ---- what a submission may not ask
