@@ -32,6 +32,7 @@ class Journal:
         "_refused",
         "argument_differences",
         "commands",
+        "differing",
         "history_bytes",
         "mismatch",
         "next_seq",
@@ -43,6 +44,8 @@ class Journal:
         self.commands: list[CommandEvent] = []
         self.mismatch: StallReason | None = None
         self.argument_differences = 0
+        # The first of them, in words.
+        self.differing: StallReason | None = None
         self._recorded: Sequence[CommandEvent] | None = None
         self._refused: Callable[[], None] | None = None
 
@@ -105,6 +108,7 @@ class Journal:
             return command
         if _arguments(known) != _arguments(command):
             self.argument_differences += 1
+            self.differing = self.differing or _differing(self.next_seq, known, command)
         return cast("C", known)
 
 
@@ -206,6 +210,24 @@ def _reason(seq: int, expected: str, got: str) -> StallReason:
         "Deploy code that does what history holds, or give changed code a new version"
     )
     return StallReason(kind="nondeterminism", message=message, expected=expected, got=got, seq=seq)
+
+
+# How much of a command's arguments is shown where they differ.
+MOST_SHOWN = 300
+
+
+def _differing(seq: int, known: Event, command: Event) -> StallReason:
+    expected, got = (f"{_words(one)} with {_shown(_arguments(one))}" for one in (known, command))
+    got += _author_line()
+    message = f"replay gives other arguments at event {seq}: history holds {expected}, the code produced {got}"
+    return StallReason(kind="nondeterminism", message=message, expected=expected, got=got, seq=seq)
+
+
+def _shown(arguments: object) -> str:
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
+    texts = (part.decode() if isinstance(part, bytes) else repr(part) for part in parts if part is not None)
+    text = " ".join(texts)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
 
 
 _MACHINERY = {"everstep", "asyncio", "contextlib", "functools"}

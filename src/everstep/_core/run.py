@@ -96,6 +96,11 @@ class LiveRun:
         """In how many commands the last replay found other arguments than history holds."""
         return self._program.scope.journal.argument_differences
 
+    @property
+    def differing(self) -> StallReason | None:
+        """The first of those, in words."""
+        return self._program.scope.journal.differing
+
     def pending_activity(self, seq: int) -> ActivityScheduled | None:
         """The activity that was scheduled at event `seq` and has not ended."""
         pending = self._program.scope.activities.get(seq)
