@@ -21,8 +21,8 @@ from everstep import _database
 from everstep._database import Database
 from everstep._database import DatabaseUnavailable as DatabaseUnavailable
 from everstep._database import NotMigrated as NotMigrated
-from everstep.histories import Histories
 from everstep.settings import Settings
+from everstep.stored_histories import Histories
 from everstep_schemas import events, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import AttributeValue

@@ -5,9 +5,11 @@ from collections.abc import Awaitable
 
 from tests.api.order import Order, Receipt, Shipped, check_inventory, fulfil_order, notify_customer, open_ledger, process_payment, shipping_confirmed
 
-from everstep import App, Client, Context, Retry, Signal, days, provided
+from everstep import App, Client, Context, Query, Retry, Signal, Update, days, provided
 
 app = App("x")
+reset = Update[int, str]("reset")
+current = Query[int]("current")
 
 
 async def no_context(order: Order) -> None: ...
@@ -47,7 +49,7 @@ async def w(ctx: Context, order: Order) -> None:
     results: list[str] = await asyncio.gather(process_payment(order))  # R
     await asyncio.sleep(0, results)
     await ctx.sleep(3)  # R
-    await fulfil_order(order)  # R
+    await fulfil_order("no")  # R
     async with asyncio.TaskGroup() as group:
         task = group.create_task(process_payment(order))
     task.result().nothing  # R
@@ -60,6 +62,13 @@ async def c(client: Client) -> None:
     await client.start(fulfil_order, Order("1", "a", 1))  # R
     run = await client.start(fulfil_order, Order("1", "a", 1), id="x")
     await run.signal(shipping_confirmed, "no")  # R
+    await run.update(reset, "no")  # R
+    (await run.update(reset, 3)).charge_id  # R
+    (await run.query(current)).charge_id  # R
+    await client.start(fulfil_order, Order("1", "a", 1), id="x", timeout=3)  # R
+    await client.start(fulfil_order, Order("1", "a", 1), id="x", attributes={"a": None})  # R
+    await client.callback("token").fail()  # R
+    client.list("where")  # R
     (await run.result()).charge_id  # R
     (await client.run("x", of=fulfil_order).result()).charge_id  # R
 

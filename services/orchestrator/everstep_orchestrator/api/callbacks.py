@@ -17,8 +17,8 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from everstep._core.callbacks import token_of
-from everstep.histories import StoredRun
 from everstep.reads import CallbackResult
+from everstep.stored_histories import StoredRun
 from everstep_orchestrator.api.bodies import (
     CompleteRequest,
     FailRequest,

@@ -14,8 +14,8 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import Raw
 
 from everstep._core.engine import CannotRun, LiveRun, QueryFailed, StallReason
-from everstep.histories import StoredRun
 from everstep.reads import QueryList
+from everstep.stored_histories import StoredRun
 from everstep_orchestrator.api.dependencies import Api, FromProcess
 from everstep_orchestrator.api.problems import (
     BUSY,

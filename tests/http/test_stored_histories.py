@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 from tests.http.conftest import START, Rows
 
-from everstep import histories, reads
+from everstep import reads, stored_histories
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
 
@@ -47,7 +47,7 @@ async def test_a_run_as_it_is_replayed(rows: Rows, reader: reads.Reader) -> None
 
 
 async def test_a_history_comes_page_by_page(rows: Rows, reader: reads.Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histories, "_PAGE_ROWS", 2)
+    monkeypatch.setattr(stored_histories, "_PAGE_ROWS", 2)
     key = await rows.run("a")
     await rows.history(key, 1, STARTED, events.StatusSet(text="x"))
     for seq in (3, 4, 5):
@@ -105,7 +105,7 @@ async def test_who_completed_a_callback(rows: Rows, reader: reads.Reader) -> Non
 
 
 async def test_open_runs_page_by_page(rows: Rows, reader: reads.Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histories, "_PAGE_RUNS", 2)
+    monkeypatch.setattr(stored_histories, "_PAGE_RUNS", 2)
     for number in range(5):
         await rows.run(f"o{number}", started_at=START)
     await rows.run("n", workflow="nightly")
