@@ -10,7 +10,7 @@ import dataclasses
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
@@ -328,7 +328,7 @@ class Client:
             on_duplicate=on_duplicate,
             attributes=_stored(attributes),
             memo={name: Raw(codec_for(Any).encode(value)) for name, value in memo.items()},
-            start_at=start_at,
+            start_at=_in_utc(start_at),
             timeout_seconds=None if timeout is None else timeout.total_seconds(),
             with_signal=None if with_signal is None else _first_signal(*with_signal),
             submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
@@ -385,6 +385,12 @@ def _transport(settings: Settings | None, kafka_bootstrap: str | None, api_url: 
             ["neither EVERSTEP_API_URL nor EVERSTEP_KAFKA_BOOTSTRAP is set: a client needs one of them"]
         )
     return transport_of(settings)
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    if at is not None and at.tzinfo is None:
+        raise ValueError("start_at has no time zone: datetime(…, tzinfo=UTC)")
+    return None if at is None else at.astimezone(UTC)
 
 
 def _stored(attributes: Mapping[str, AttributeValue]) -> dict[str, events.AttributeValue]:

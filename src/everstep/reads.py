@@ -326,7 +326,7 @@ def _description(row: asyncpg.Record, started: events.Started | None) -> RunDesc
         return described
     return msgspec.structs.replace(
         described,
-        begins_at=started.start_at,
+        begins_at=None if started.start_at is None else started.start_at.astimezone(UTC),
         expires_at=started.expires_at,
         attempt=started.attempt,
         memo=started.memo,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import singledispatchmethod
 
 import msgspec
@@ -51,7 +51,7 @@ def span(length: timedelta) -> str:
 
 def moment(at: datetime) -> str:
     """An instant to the second: `2026-11-21 14:02:05 UTC`."""
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def until(deadline: datetime | None) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
 import pytest
 from msgspec import Raw
 
 from everstep.pending import Pending
-from everstep.words import Line, Teller, error_text, fact_text, shorten, span, story
+from everstep.words import Line, Teller, error_text, fact_text, moment, shorten, span, story
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import Lifecycle, LifecycleType
@@ -33,6 +33,10 @@ SECOND = timedelta(seconds=1)
 )
 def test_a_length_of_time_has_its_two_largest_units(length: timedelta, text: str) -> None:
     assert span(length) == text
+
+
+def test_an_instant_is_shown_in_utc() -> None:
+    assert moment(T0.astimezone(timezone(timedelta(hours=2)))) == "2026-11-21 14:02:00 UTC"
 
 
 def lines(*history: tuple[timedelta, events.AnyEvent]) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -116,7 +116,7 @@ async def test_a_start_says_what_it_says_beside_arguments(client: Client, script
             id="a",
             attributes={"customer": "C-9", "due": at, "tags": ["eu"]},
             memo={"order": Order("1")},
-            start_at=at,
+            start_at=at.astimezone(timezone(timedelta(hours=2))),
             timeout=timedelta(minutes=1),
             with_signal=(shipped, Order("2")),
         )
@@ -346,6 +346,8 @@ async def test_what_cannot_be_sent_is_refused_here(client: Client) -> None:
         await client.start(fulfil, Order("1"), id="a", attributes={"a": "\ud800"})
     with pytest.raises(TypeError, match="attribute 'a' is text"):
         await client.start(fulfil, Order("1"), id="a", attributes={"a": object()})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="start_at has no time zone"):
+        await client.start(fulfil, Order("1"), id="a", start_at=datetime(2030, 1, 1))
     with pytest.raises(PayloadError):
         await client.run("a").update(change, "no order")  # type: ignore[misc]
     with pytest.raises(ValueError, match="update_id ' \\\\n' holds a control character"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import click
 import msgspec
@@ -65,7 +65,7 @@ def first_signal(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 def instant(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """An instant with its time zone."""
+    """An instant, which has a time zone, in UTC."""
     if value is None:
         return None
     try:
@@ -74,7 +74,7 @@ def instant(ctx: click.Context, param: click.Parameter, value: str | None) -> da
         at = None
     if at is None or at.tzinfo is None:
         raise click.BadParameter(f"{value[:100]!r} is no instant with a time zone, as in 2026-01-31T18:00:00Z")
-    return at
+    return at.astimezone(UTC)
 
 
 def callback_token(ctx: click.Context, param: click.Parameter, value: str) -> str:
