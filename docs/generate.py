@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from everstep import settings, telemetry
+from everstep import _doors, settings, telemetry
+from everstep.checking.rules import PRELUDE, RULES, Rule
 from everstep.cli import ALIASES, COMMANDS, everstep
 from everstep_schemas.documents.lifecycle import KINDS
 
 HERE = Path(__file__).parent
-PAGES = ("settings.md", "metrics.md", "cli.md", "messages.md")
+PAGES = ("settings.md", "metrics.md", "cli.md", "messages.md", "determinism.md")
 
 
 def settings_table() -> Iterator[str]:
@@ -40,6 +41,38 @@ def lifecycle_table() -> Iterator[str]:
     for kind in KINDS:
         always, sometimes = (", ".join(f"`{name}`" for name in names) for names in (kind.always, kind.sometimes))
         yield f"| `{kind.type}` | {always} | {sometimes} | {kind.description} |"
+
+
+def doors() -> Iterator[str]:
+    yield "| | refused | instead |"
+    yield "| --- | --- | --- |"
+    for group in _doors.GROUPS:
+        closed = dict.fromkeys((*group.functions, *group.events))
+        yield f"| {group.what} | {', '.join(f'`{name}`' for name in closed)} | {group.instead} |"
+
+
+def prelude() -> Iterator[str]:
+    yield _python(PRELUDE)
+
+
+def rules() -> Iterator[str]:
+    yield "| | | finds |"
+    yield "| --- | --- | --- |"
+    for rule in RULES.values():
+        yield f"| [{rule.number}](#{rule.number.lower()}-{rule.name}) | {rule.name} | {rule.finds} |"
+    for rule in RULES.values():
+        yield from _rule(rule)
+
+
+def _rule(rule: Rule) -> Iterator[str]:
+    yield from ("", f"### {rule.number} {rule.name}", "")
+    note = " A note: it alone is no failure." if rule.is_note else ""
+    yield from (f"Finds {rule.finds}.{note}", "", rule.why, "")
+    yield from (f"**Instead:** {rule.fix}.", "", _python(rule.bad), "", "Better:", "", _python(rule.good))
+
+
+def _python(code: str) -> str:
+    return f"```python\n{code}```"
 
 
 def commands() -> Iterator[str]:
@@ -91,6 +124,9 @@ SECTIONS: dict[str, Callable[[], Iterator[str]]] = {
     "metrics": metrics_table,
     "lifecycle": lifecycle_table,
     "commands": commands,
+    "doors": doors,
+    "prelude": prelude,
+    "rules": rules,
 }
 
 

@@ -18,7 +18,7 @@ class Ballot:
 
 
 @app.activity
-async def ask(member: str) -> Ballot:
+async def ask_for_vote(member: str) -> Ballot:
     if member.startswith("absent"):
         raise NonRetryable(f"{member} does not answer")
     return Ballot(member, yes=True)
@@ -32,7 +32,7 @@ async def quote(shop: str) -> int:
 @app.workflow
 async def elect(ctx: Context, members: list[str], quorum: int) -> str:
     try:
-        votes = await ctx.map(ask, members, enough=quorum)
+        votes = await ctx.map(ask_for_vote, members, enough=quorum)
     except MapError as error:
         return f"no quorum: {len(error.result.failed)} of {len(error.result)} did not vote"
     return f"{len(votes.values)} votes are enough"

@@ -12,7 +12,7 @@
     ├── CompensationError     what a saga had done could not all be undone: `.failures`, `.cause`
     ├── RemoteError           the cause of one of these, of a class that is not known here: `.type`
     ├── WaitTimeout           (also TimeoutError) a wait in a workflow reached its `timeout=`
-    ├── NondeterminismError   replaying gave other commands than were recorded: the workflow's code has changed
+    ├── NondeterminismError   the workflow's code does what replay cannot repeat, or something else than was recorded
     ├── RunError              a run ended without a result
     │   ├── RunFailed         … its code raised: `.type`, `.cause`
     │   ├── RunCancelled      … it was cancelled
@@ -178,7 +178,7 @@ class WaitTimeout(EverstepError, TimeoutError):
 
 
 class NondeterminismError(EverstepError):
-    """Replaying a run gave other commands than its history holds."""
+    """A workflow's code does what replay cannot repeat. The run is stalled, whether the code catches this or not."""
 
 
 class RunError(EverstepError):

@@ -5,7 +5,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
-from tests.api.order import Order, Receipt, Shipped, check_inventory, fulfil_order, notify_customer, process_payment, shipping_confirmed
+from tests.api.examples.etl import Loaded, Table, load_table
+from tests.api.examples.order import (
+    Order,
+    Receipt,
+    Shipped,
+    check_inventory,
+    fulfil_order,
+    notify_customer,
+    process_payment,
+    shipping_confirmed,
+)
 
 from everstep import (
     ActivityError,
@@ -13,9 +23,12 @@ from everstep import (
     AsyncActivity,
     AttributeValue,
     Backoff,
+    ChildHandle,
     Client,
     Context,
+    Failures,
     Handle,
+    MapResult,
     NonRetryable,
     Provider,
     Query,
@@ -36,6 +49,8 @@ from everstep import (
 billing = App("billing")
 app = App("app", queue="fast", retry=Retry(3), timeout=seconds(5), include=[billing])
 answer = Signal[Receipt | Shipped]("answer")
+reserve = Update[Order, Receipt]("reserve")
+total = Query[int]("total")
 waits_for = Query[list[str]]("waits_for")
 raise_limit = Update[int, Receipt]("raise_limit")
 
@@ -113,6 +128,68 @@ async def everything(ctx: Context, order: Order) -> None:
         raise
 
 
+@app.remote(queue="node")
+async def resize(path: str, *widths: int) -> list[str]:
+    raise NotImplementedError
+
+
+async def charge_all(orders: list[Order]) -> list[Receipt]:
+    return [await process_payment(one) for one in orders]
+
+
+@app.workflow
+async def between(ctx: Context, table: Table) -> None:
+    child = load_table(table, full=True)
+    assert_type(child, ChildHandle[Loaded])
+    assert_type(child.id, str)
+    assert_type(await child, Loaded)
+    assert_type(await load_table.options(id="x", on_parent_close="abandon")(table), Loaded)
+    assert_type(await ctx.child(load_table, table), Loaded)
+    assert_type(await ctx.child("by name", table, returns=Loaded), Loaded)
+    assert_type(await ctx.external("y").signal(shipping_confirmed, Shipped("DHL")), None)
+    assert_type(await resize("a.png", 1, 2), list[str])
+    ctx.continue_as_new(between, table)
+
+
+@app.workflow
+async def many(ctx: Context, orders: list[Order]) -> None:
+    assert_type(await ctx.map(process_payment, orders), list[Receipt])
+    result = await ctx.map(process_payment, orders, concurrency=5, tolerate=Failures(3), enough=2)
+    assert_type(result, MapResult[Order, Receipt])
+    assert_type(result.values, list[Receipt])
+    assert_type([one.item for one in result.failed], list[Order])
+    async for one in ctx.map(load_table, [Table("a")]):
+        assert_type(one.value, Loaded)
+    assert_type(await ctx.map_batches(charge_all, orders, size=10), list[Receipt])
+    assert_type(await ctx.first(process_payment(orders[0]), check_inventory(orders[0])), Receipt | bool)
+    assert_type(await ctx.poll(lambda: check_inventory(orders[0]), until=lambda there: there, every=patient), bool)
+    assert_type(await ctx.retry(lambda: process_payment(orders[0]), Retry(2)), Receipt)
+    async with ctx.saga() as saga:
+        assert_type(await saga.step(process_payment(orders[0]), undo=refund), Receipt)
+        saga.on_failure(notify_customer, orders[0], Shipped("DHL"))
+
+
+async def refund(receipt: Receipt) -> None:
+    await process_payment(Order("refund", receipt.charge_id, 1))
+
+
+@app.workflow
+async def answering(ctx: Context, order: Order) -> None:
+    async def reserved(wanted: Order) -> Receipt:
+        return await process_payment(wanted)
+
+    ctx.on_update(reserve, reserved, validate=lambda wanted: None)
+    ctx.on_query(total, lambda: 3)
+    ctx.on_signal(shipping_confirmed, lambda shipped: ctx.set_status(shipped.carrier))
+    ctx.expose(order=order)
+    ctx.attributes["customer"] = order.order_id
+    ctx.attributes["due"] = ctx.now()
+    callback = ctx.callback(Receipt, timeout=days(1))
+    assert_type(callback.token, str)
+    assert_type(await callback, Receipt)
+    await ctx.wait_until(lambda: "customer" in ctx.attributes, timeout=days(1))
+
+
 async def outside(client: Client, order: Order, pool: Pool) -> None:
     assert_type(await charge(order, pool=pool), Receipt)
     assert_type(await charge.fn(order, pool=pool), Receipt)
@@ -122,7 +199,9 @@ async def outside(client: Client, order: Order, pool: Pool) -> None:
     assert_type(run, Run[str])
     assert_type(await run.result(timeout=seconds(1)), str)
     assert_type(await (await client.start(second, order, id="x")).result(), Receipt)
-    assert_type(await (await client.start(second, order, True, id="x", on_duplicate="return_existing")).result(), Receipt)
+    assert_type(
+        await (await client.start(second, order, True, id="x", on_duplicate="return_existing")).result(), Receipt
+    )
     assert_type(await client.start("by name", 1, id="x"), Run[Any])
     assert_type(await client.start("by name", 1, id="x", returns=Receipt), Run[Receipt])
     assert_type(client.run("x", of=fulfil_order), Run[str])
@@ -130,6 +209,8 @@ async def outside(client: Client, order: Order, pool: Pool) -> None:
     await run.signal(shipping_confirmed, Shipped("DHL"), signal_id="1")
     await run.signal(answer, Receipt("1", 1))
     await run.signal("name", 3)
+    assert_type(await run.update(reserve, order), Receipt)
+    assert_type(await run.query(total), int)
     assert_type(await run.query(waits_for), list[str])
     assert_type(await run.query("name", 1, returns=Receipt), Receipt)
     assert_type(await run.query("name", 1), Any)
@@ -152,5 +233,7 @@ async def outside(client: Client, order: Order, pool: Pool) -> None:
     await run.terminate("…")
 
 
-def definitions() -> tuple[AsyncActivity[..., Receipt], SyncActivity[..., list[str]], Workflow[..., Receipt], Provider[Pool]]:
+def definitions() -> tuple[
+    AsyncActivity[..., Receipt], SyncActivity[..., list[str]], Workflow[..., Receipt], Provider[Pool]
+]:
     return charge, audit, second, open_pool

@@ -1,4 +1,4 @@
-"""The same shop after a bad deploy: `wait_for_go` does something else first. And one workflow that is new."""
+"""The same shop after a bad deploy: `wait_for_go` does something else first. One workflow is new, and one is mended."""
 
 from __future__ import annotations
 
@@ -31,3 +31,9 @@ async def wait_for_go(ctx: Context, i: int) -> dict[str, Any]:
 @app.workflow
 async def newcomer(ctx: Context, name: str) -> str:
     return f"hello {name}"
+
+
+@app.workflow
+async def asks_the_clock(ctx: Context) -> str:
+    went = await ctx.wait_for_signal(shop.go)
+    return f"{ctx.now().year > 2000} {went}"

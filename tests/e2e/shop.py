@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -133,6 +134,16 @@ async def fan(ctx: Context, n: int) -> int:
 @app.workflow
 async def returns_nothing_sensible(ctx: Context) -> None:
     await unserialisable()
+
+
+@app.workflow
+async def asks_the_clock(ctx: Context) -> str:
+    try:
+        late = time.time() > 0
+    except Exception:  # the error is caught, and the run stalled nevertheless
+        late = True
+    went = await ctx.wait_for_signal(go)
+    return f"{late} {went}"
 
 
 @app.workflow

@@ -102,6 +102,11 @@ async def test_a_changed_workflow_stalls_and_resumes_when_its_code_is_back(insta
         return row is not None and row["custom_status"] == "waiting"
 
     await installation.until(waiting, "the run to wait")
+    clocked = await installation.client.start(shop.asks_the_clock, id="clocked")
+    await clocked.signal(shop.go, {"kept": True})
+    reason = (await installation.condition("clocked", "stalled"))["reason"].decode()
+    assert "time.time() is not possible within a workflow" in reason
+    assert "shop.py:" in reason
     assert b"newcomer" in (await installation.condition("early", "stalled"))["reason"]
     assert await installation.orchestrators[0].terminate() == 0
 
@@ -109,6 +114,7 @@ async def test_a_changed_workflow_stalls_and_resumes_when_its_code_is_back(insta
     changed = await installation.services.worker("tests.e2e.changed:app")
     await bad.ready()
     assert await early.result(timeout=SOON) == "hello Ada"
+    assert await clocked.result(timeout=SOON) == "True {'kept': True}"
     await run.signal(shop.go, {"kept": True})
     stalled = await installation.condition("deployed", "stalled")
     reason = stalled["reason"].decode()

@@ -8,14 +8,16 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from everstep import App, Workflow
-from everstep._core.engine import Activation, Engine, HistoryRow, Identity, LiveRun
+from everstep import App, Workflow, _doors
+from everstep._core.engine import Activation, Engine, HistoryRow, Identity, LiveRun, Refusal
 from everstep._core.ports import Guard, LogSink
 from everstep_schemas import events, names, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import AnyEvent, InputEvent, decode_events
 from everstep_schemas.names import Topics
 from everstep_schemas.wire import Outgoing
+
+_doors.install()  # as the services do
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -45,6 +47,7 @@ class Case:
         self.now = NOW
         self.rows: list[HistoryRow] = []
         self.messages: list[Outgoing] = []
+        self.refusals: list[str] = []
         self._check = check
         self._signals = 0
         positional, named = workflow.encode_args(args, {})
@@ -70,6 +73,9 @@ class Case:
     def send(self, message: Any) -> Activation | None:
         self.now += 1000
         event = self.run.accept(message, self.now)
+        if isinstance(event, Refusal):
+            self.refusals.append(event.reason)
+            return None
         return None if event is None else self.apply(event)
 
     def token(self, seq: int, attempt: int = 1) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from tests.engine.kit import Case
 
-from everstep import ActivityError, App, Context, NondeterminismError
+from everstep import ActivityError, App, Context
 from everstep_schemas import events
 
 Body = Callable[[Context], Coroutine[Any, Any, Any]]
@@ -491,33 +491,6 @@ def test_tasks_of_a_run_are_its_own() -> None:
         return names
 
     assert begin(body).result == ["main", "napping"]
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        pytest.param(lambda: asyncio.get_running_loop().run_in_executor(None, print), id="run_in_executor"),
-        pytest.param(lambda: asyncio.to_thread(print), id="to_thread"),
-        pytest.param(lambda: asyncio.open_connection("127.0.0.1", 1), id="open_connection"),
-        pytest.param(lambda: asyncio.create_subprocess_exec("true"), id="create_subprocess_exec"),
-        pytest.param(lambda: asyncio.get_running_loop().call_soon_threadsafe(print), id="call_soon_threadsafe"),
-        pytest.param(lambda: asyncio.get_running_loop().close(), id="close"),
-        pytest.param(lambda: asyncio.get_running_loop().stop(), id="stop"),
-        pytest.param(lambda: asyncio.get_running_loop().set_debug(True), id="set_debug"),
-    ],
-)
-def test_doors_to_the_world_are_closed_with_words_that_teach(use: Callable[[], Any]) -> None:
-    async def body(ctx: Context) -> str:
-        async def using() -> None:
-            doing = use()
-            if asyncio.iscoroutine(doing):
-                await doing
-
-        with pytest.raises(NondeterminismError, match="workflow") as caught:
-            await using()
-        return str(caught.value)
-
-    assert "activity" in begin(body).result or "its function returns" in begin(body).result
 
 
 async def test_outside_of_workflows_asyncio_is_as_it_was() -> None:

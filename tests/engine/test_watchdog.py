@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,8 +60,10 @@ async def catches(ctx: Context) -> None:
 
 
 @app.workflow
-async def sleeps(ctx: Context) -> None:
-    time.sleep(1000)  # noqa: ASYNC251  # the mistake that is found
+async def locks_itself_out(ctx: Context) -> None:
+    lock = threading.Lock()
+    with lock:
+        lock.acquire()
 
 
 @app.workflow
@@ -75,7 +78,7 @@ async def polite(ctx: Context) -> int:
     return await work(1)
 
 
-@pytest.mark.parametrize("workflow", [spins, catches, sleeps])
+@pytest.mark.parametrize("workflow", [spins, catches, locks_itself_out])
 def test_code_that_never_yields_is_broken_and_the_line_is_named(watchdog: Watchdog, workflow: object) -> None:
     with pytest.raises(CannotRun) as caught:
         Case(app, workflow, guard=watchdog, check=False)  # type: ignore[arg-type]  # one of these workflows
@@ -132,7 +135,7 @@ def test_only_lines_of_the_authors_are_interrupted(watchdog: Watchdog) -> None:
 
 
 UNBREAKABLE = """
-import contextlib, time
+import contextlib, threading
 from everstep import App, Context
 from everstep._watchdog import Watchdog
 from tests.engine.kit import Case
@@ -145,9 +148,11 @@ async def sums(ctx: Context) -> int:
 
 @app.workflow
 async def catches(ctx: Context) -> None:
+    lock = threading.Lock()
+    lock.acquire()
     while True:
         with contextlib.suppress(BaseException):
-            time.sleep(1000)
+            lock.acquire()
 
 guard = Watchdog(limit_seconds=0.2, fatal_seconds=0.6)
 guard.start()

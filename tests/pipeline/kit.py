@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 from aiokafka import TopicPartition
@@ -71,6 +71,7 @@ class Tables:
         self.parked: dict[tuple[int, int], ParkedRow] = {}
         self.beats: dict[tuple[int, int], HeartbeatRow] = {}
         self.refuse: Callable[[ShardCommit], bool] = lambda commit: False
+        self.around_commit: Callable[[Literal["before", "after"]], Awaitable[None]] | None = None
         self.committing = Gate()
         self.opening = Gate()
         self.timers = Gate()
@@ -78,11 +79,15 @@ class Tables:
 
     async def commit(self, commits: Sequence[ShardCommit]) -> frozenset[int]:
         await self.committing.passed()
+        if self.around_commit is not None:
+            await self.around_commit("before")
         fenced = [commit for commit in commits if self._passes(commit)]
         for commit in fenced:
             self._check(commit)
         for commit in fenced:
             self._write(commit)
+        if self.around_commit is not None:
+            await self.around_commit("after")
         return frozenset(commit.shard for commit in fenced)
 
     def _passes(self, commit: ShardCommit) -> bool:
@@ -306,7 +311,7 @@ class Installation:
 
     @asynccontextmanager
     async def running(self, app: App, *, cache_runs: int = 10_000, crashed: bool = False) -> AsyncIterator[None]:
-        wake = asyncio.Event()
+        self._wake = wake = asyncio.Event()
         self.publisher = Outbound(wake, self._deliver)
         self.pipeline = self._new_pipeline(app, wake, cache_runs)
         self.publisher.refused = self.pipeline.refused
@@ -374,6 +379,11 @@ class Installation:
             )
         self.pipeline.claimed([self.tables.shards[number] for number in shards])
 
+    def pass_time(self, microseconds: int) -> None:
+        """Moves the clock; what is due then happens at the next turn, as the alarm of a real clock sees to."""
+        self.now += microseconds
+        self._wake.set()
+
     # ---- inputs
 
     def submit(self, kind: str, workflow_id: str, **fields: Any) -> None:
@@ -426,7 +436,8 @@ class Installation:
         """Waits, while time passes."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not holds():
-                self.now += passing_us
+                if passing_us:
+                    self.pass_time(passing_us)
                 await asyncio.sleep(0.001)
 
     async def settled(self) -> None:

@@ -78,7 +78,7 @@ async def begun(installation: Installation, workflow: str = "publish", id: str =
 async def pass_time(installation: Installation, microseconds: int) -> None:
     """Lets time pass and everything that is due happen."""
     turns = installation.turns
-    installation.now += microseconds
+    installation.pass_time(microseconds)
     await installation.until(lambda: installation.turns > turns + 3)
     await installation.settled()
 
@@ -98,7 +98,7 @@ async def test_a_lease_that_runs_out_gives_the_same_attempt_to_workers_again() -
         await installation.settled()
         await pass_time(installation, 14 * SECOND)
         assert len(installation.commands()) == 1
-        installation.now += 2 * SECOND
+        installation.pass_time(2 * SECOND)
         await installation.until(lambda: len(installation.commands()) == 2)
         again = installation.commands()[-1]
         assert (again.token, again.attempt, bytes(again.heartbeat)) == (command.token, 1, b'{"frame":7}')  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ async def test_a_run_that_leaves_memory_keeps_its_leases() -> None:
             installation.say(command, renewed(command, {"frame": n}))
             await installation.settled()
         assert len(installation.commands()) == 1
-        installation.now += 16 * SECOND
+        installation.pass_time(16 * SECOND)
         await installation.until(lambda: len(installation.commands()) == 2)
 
 
@@ -157,7 +157,7 @@ async def test_a_new_owner_takes_every_lease_as_renewed_and_knows_what_was_said(
         await installation.until(lambda: installation.pipeline.positions())
         await pass_time(installation, 10 * SECOND)
         assert installation.commands() == []
-        installation.now += 10 * SECOND
+        installation.pass_time(10 * SECOND)
         await installation.until(lambda: installation.commands())
         [again] = installation.commands()
         assert bytes(again.heartbeat) == b'{"frame":7}'  # type: ignore[arg-type]
@@ -170,12 +170,12 @@ async def test_silence_fails_an_attempt_and_the_next_one_gets_what_was_said() ->
         installation.say(command, started(command, lease_seconds=3600))
         installation.say(command, renewed(command, {"frame": 7}))
         await installation.settled()
-        installation.now += 33 * SECOND
+        installation.pass_time(33 * SECOND)
         await installation.until(lambda: installation.facts("activity.failed"))
         [failed] = installation.facts("activity.failed")
         assert failed["error"]["fields"] == {"which": "heartbeat"}
         assert any(m.topic.endswith(".control") for m in installation.publisher.sent)
-        installation.now += 2 * SECOND
+        installation.pass_time(2 * SECOND)
         await installation.until(lambda: len(installation.commands()) == 2)
         again = installation.commands()[-1]
     assert (again.attempt, bytes(again.heartbeat)) == (2, b'{"frame":7}')  # type: ignore[arg-type]
@@ -196,7 +196,7 @@ async def test_what_a_failing_attempt_says_goes_to_the_next() -> None:
         )
         installation.say(command, failed)
         await installation.settled()
-        installation.now += 2 * SECOND
+        installation.pass_time(2 * SECOND)
         await installation.until(lambda: len(installation.commands()) == 2)
         assert bytes(installation.commands()[-1].heartbeat) == b"[1]"  # type: ignore[arg-type]
 
@@ -217,7 +217,7 @@ async def test_nobody_begins_an_activity_within_its_queue_timeout() -> None:
         command = await begun(installation, "hurry")
         assert command.start_by is not None
         assert command.deadline is not None
-        installation.now += 6 * SECOND
+        installation.pass_time(6 * SECOND)
         await installation.until(lambda: installation.facts("run.failed"))
         [failed] = installation.facts("run.failed")
     assert failed["error"]["type"] == "everstep.errors.ActivityTimeout"
@@ -307,7 +307,7 @@ async def test_heartbeats_of_a_callback_outlive_evictions_and_owners() -> None:
     async with installation.running(app):
         await pass_time(installation, 200 * SECOND)
         assert installation.facts("run.failed") == []
-        installation.now += 101 * SECOND
+        installation.pass_time(101 * SECOND)
         await installation.until(lambda: installation.facts("run.failed"))
         [failed] = installation.facts("run.failed")
     assert failed["error"]["message"].endswith("no heartbeat came in time")

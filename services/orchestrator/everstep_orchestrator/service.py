@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from aiokafka.errors import KafkaError
 
-from everstep import logging
+from everstep import _doors, logging
 from everstep.admin import database
 from everstep.admin.topics import TopicError
 from everstep.app import App, LoadError, load
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = Settings.from_environment()
         settings.require("kafka_bootstrap", "postgres_dsn")
         logging.configure(settings, "orchestrator")
+        _doors.install()
         app = load(options.app)
     except (SettingsError, LoadError) as error:
         print(f"error: {error}", file=sys.stderr)

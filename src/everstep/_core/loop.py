@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, TypeVarTuple, cast
 from weakref import ref as weak
 
+from everstep._core.places import refusal
 from everstep._core.timers import LAST_INSTANT
 from everstep.errors import NondeterminismError, RunEvicted
 
@@ -255,7 +256,7 @@ class RunLoop(asyncio.AbstractEventLoop):
             return coro
         if eager_start:
             coro.close()
-            raise NondeterminismError("a workflow's tasks cannot start eagerly: leave out eager_start")
+            self.refuse("a task that starts eagerly", "leave out eager_start")
         task = Task(
             cast("Coroutine[Any, Any, T]", coro),
             loop=self,
@@ -327,8 +328,12 @@ class RunLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def close(self) -> None:
-        raise NondeterminismError("a workflow cannot close its event loop: it ends when its function returns")
+    def refuse(self, what: str, instead: str) -> NoReturn:
+        """Raise `NondeterminismError`; if code of the run has done it, the run is stalled besides."""
+        message = refusal(what, instead)
+        if self.is_running():
+            self.scope.violate(message)
+        raise NondeterminismError(message)
 
     def die(self) -> None:
         """Become a loop whose every use raises `RunEvicted`; futures and tasks keep pointing at it."""
@@ -358,12 +363,16 @@ def new_loop(nonce: str, report: ErrorReport) -> RunLoop:
     return RunLoop(nonce, report)  # type: ignore[abstract]  # the methods below are installed by name
 
 
-_ADVICE = "do it in an activity; within a workflow only waiting, time and tasks are possible"
+_ACTIVITY = "do it in an activity; within a workflow only waiting, time and tasks are possible"
+_THREAD = "call an activity; one that is a plain function runs in a thread of its worker"
+_ENDS = "the loop belongs to the run, which ends when its function returns"
+_INSTEAD = dict.fromkeys(("run_in_executor", "set_default_executor", "shutdown_default_executor"), _THREAD)
+_INSTEAD |= dict.fromkeys(("stop", "close", "run_forever", "run_until_complete", "shutdown_asyncgens"), _ENDS)
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:
     def refused(self: RunLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NondeterminismError(f"loop.{name}() is not possible within a workflow: {_ADVICE}")
+        self.refuse(f"loop.{name}()", _INSTEAD.get(name, _ACTIVITY))
 
     refused.__name__ = name
     return refused

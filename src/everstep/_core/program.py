@@ -98,11 +98,15 @@ class Program:
         return _CLOSED.get(self.state)
 
     def activate(self, event: InputEvent, at: int) -> None:
-        """Apply one event and run the code until nothing is ready. Raises `CannotRun` if it never yields."""
+        """Apply one event and run the code until nothing is ready.
+
+        Raises `CannotRun` if the code never yields, and if it did what replay cannot repeat.
+        """
         kind = type(event)
         self.state = RUN[self.state][kind]
         self.loop.now = at
         broken = stepping.step(self.loop, self._guard, self._variables, _APPLY[kind], self, event)
+        self._check_violation()
         if broken is not None:
             raise _blocked(broken)
 
@@ -116,9 +120,15 @@ class Program:
         finally:
             self.scope.journal.reopen()
             scheduled = self.loop.take_ready()
+        self._check_violation()
         if scheduled:
             raise NondeterminismError("a query or validator has scheduled something; it may only look")
         return answer
+
+    def _check_violation(self) -> None:
+        if (violation := self.scope.violation) is not None:
+            message = f"{violation}. Deploy code without it and the run goes on"
+            raise CannotRun(StallReason(kind="nondeterminism", message=message, got=violation))
 
     def due(self, seq: int, now: int) -> InputEvent:
         """What happens because the time of `seq` has come."""
@@ -234,7 +244,7 @@ class Program:
     def _failure(self, error: BaseException) -> Event:
         if isinstance(error, asyncio.CancelledError) and events.Cancelled in RUN[self.state]:
             return events.Cancelled(reason=self._cancel_reason, unread=self.unread())
-        with stepping.outside():
+        with stepping.outside():  # a traceback shows source lines, which are read from files
             info = info_of(error)
         again_at = self._again_at(error, info)
         if again_at is None:

@@ -25,7 +25,7 @@ from everstep._core.ports import LogSink
 from everstep._core.signals import NO_DEFAULT, Handler, Mailbox, UnreadableSignal
 from everstep._core.stepping import outside
 from everstep._core.timers import Timers, Wakeups
-from everstep.errors import RunEvicted
+from everstep.errors import NondeterminismError, RunEvicted
 from everstep_schemas.events import MilestoneReached, PatchMarked, SideEffectRecorded, Started, StatusSet
 
 _get_running_loop = asyncio._get_running_loop
@@ -75,6 +75,7 @@ class Scope:
         "started_at",
         "timers",
         "updates",
+        "violation",
     )
 
     started: Started
@@ -106,6 +107,8 @@ class Scope:
         self.started_at = 0
         self.fail = fail
         self.on_unreadable: Callable[[UnreadableSignal], Any] | None = None
+        # What the code has done that replay cannot repeat: nothing of this step may be recorded.
+        self.violation: str | None = None
         self._sink = sink
         self._patches: dict[str, bool] = {}
         loop.scope = self
@@ -201,6 +204,12 @@ class Scope:
             with outside():
                 sink = self._sink.bind(workflow_id=run.workflow_id, run=run.run, workflow=run.workflow)
                 getattr(sink, level)(event, **fields)
+
+    def violate(self, message: str) -> NoReturn:
+        """The code did what replay cannot repeat: the run is stalled, even if the code catches what this raises."""
+        self.violation = self.violation or message
+        self.loop.end()
+        raise NondeterminismError(message)
 
     def unretrieved(self, context: dict[str, Any]) -> None:
         """An exception that no code of the run has looked at."""

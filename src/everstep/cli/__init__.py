@@ -18,6 +18,7 @@ COMMANDS = {
     "dev": ("dev", "Run everything for MODULE:app here, and again whenever its code changes."),
     "stack": ("stack", "A local Kafka and PostgreSQL."),
     "migrate": ("migrate", "Create or update the database and the topics."),
+    "check": ("check", "Check the workflows of MODULE:app for what replay could not repeat."),
     "check-config": ("check_config", "Check the settings, and what they lead to."),
     "start": ("steering", "Start a run."),
     "signal": ("steering", "Send a signal to a run."),
