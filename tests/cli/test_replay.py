@@ -84,6 +84,15 @@ ENDLESS = (
 )
 
 
+CURIOUS = (
+    HEAD
+    + """
+    await charge(len(os.listdir(".")))
+    return await charge(n + 1)
+"""
+)
+
+
 def began(n: int, workflow: str = "order", version: int = 1) -> events.Started:
     return events.Started(
         workflow=workflow, version=version, nonce="n", source="s", python="3.11", args=Raw(f"[{n}]".encode())
@@ -220,6 +229,15 @@ async def test_code_that_never_yields_is_broken_off(shop: Shop) -> None:
     [found] = ran.json["differs"]
     assert (found["workflow_id"], found["kind"]) == ("a", "blocked")
     assert "shop.py:" in found["message"]
+
+
+async def test_code_that_looks_outside_is_a_finding_here_too(shop: Shop) -> None:
+    ran = await shop.replay(CURIOUS, order("a"))
+    assert ran.code == 1
+    head, because, _ = ran.out.splitlines()
+    assert head == "a, run 1, order version 1: cannot be replayed"
+    assert "shop.py:" in because
+    assert "Deploy code without it" in because
 
 
 async def test_only_some(shop: Shop) -> None:

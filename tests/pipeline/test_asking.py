@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,6 +34,7 @@ async def counter(ctx: Context, steps: int) -> int:
     ctx.on_query(total, lambda: count)
     ctx.on_query("leave", leave)
     ctx.on_query("does", lambda: ctx.set_status("done"))
+    ctx.on_query("looks", looks)
     ctx.on_query("unwritable", lambda: object())
     try:
         for _ in range(steps):
@@ -39,6 +42,12 @@ async def counter(ctx: Context, steps: int) -> int:
         return count
     finally:
         closed.append("counter")
+
+
+def looks() -> str:
+    with contextlib.suppress(Exception):
+        return Path("/dev/null").read_text()
+    return "nothing to see"
 
 
 def leave() -> None:
@@ -79,9 +88,10 @@ async def test_an_open_and_a_closed_run_answer(done: int, answer: int) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing", "those it answers: 'does', 'leave', 'total', 'unwritable'"),
+        ("nothing", "those it answers: 'does', 'leave', 'looks', 'total', 'unwritable'"),
         ("leave", "SystemExit: 3"),
         ("does", "it leaves no event, so it may only look"),
+        ("looks", "is not possible within a workflow"),
         ("unwritable", "the answer to query 'unwritable' cannot be written"),
     ],
 )

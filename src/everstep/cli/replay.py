@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import BinaryIO
 
@@ -175,24 +175,28 @@ def _finding(run: Identity, reason: StallReason, *, kind: str = "", commands: in
     )
 
 
-def _lines(found: Finding) -> list[str]:
+def _lines(found: Finding) -> Iterator[str]:
     where = "" if found.seq is None else f" at event {found.seq}"
-    what = f"{_WORDS.get(found.kind, 'cannot be replayed')}{where}"
-    lines = [f"{found.workflow_id}, run {found.run}, {found.workflow} version {found.version}: {what}"]
-    if found.expected is not None:
-        lines += [f"  history holds      {found.expected}", f"  the code produces  {found.got}"]
+    yield f"{found.workflow_id}, run {found.run}, {found.workflow} version {found.version}: {_what(found)}{where}"
+    if found.expected is None:
+        yield f"  because            {found.message}"
     else:
-        lines.append(f"  because            {found.message}")
+        yield f"  history holds      {found.expected}"
+        yield f"  the code produces  {found.got}"
     if found.elsewhere:
-        lines.append("  but only           under another PYTHONHASHSEED: something is ordered by the hash of a string")
-    if found.kind in _TO_DO:
-        lines.append(f"  what to do         {_TO_DO[found.kind]}")
-    return lines
+        yield "  but only           under another PYTHONHASHSEED: something is ordered by the hash of a string"
+    if found.expected is not None or found.kind in _TO_DO:
+        yield f"  what to do         {_TO_DO.get(found.kind, _OTHER_CODE)}"
 
 
-_WORDS = {"nondeterminism": "differs", "arguments": "warning, other arguments"}
+def _what(found: Finding) -> str:
+    if found.kind == "arguments":
+        return "warning, other arguments"
+    return "cannot be replayed" if found.expected is None else "differs"
+
+
+_OTHER_CODE = "do what history holds, or give the changed code a new version and keep the old one for this run"
 _TO_DO = {
-    "nondeterminism": "do what history holds, or give the changed code a new version and keep the old one for this run",
     "arguments": "nothing, if that is meant: the run goes on with the arguments that history holds",
     "unknown_workflow": "keep this code in the app until its runs have ended",
     "blocked": "await something in the loop, or move the work into an activity",

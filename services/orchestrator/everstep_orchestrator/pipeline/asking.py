@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TypeVar
 
-from everstep._core.engine import Engine, HistoryRow, Identity, LiveRun, QueryFailed
+from everstep._core.engine import CannotRun, Engine, HistoryRow, Identity, LiveRun, QueryFailed
 from everstep.errors import NondeterminismError
 from everstep_orchestrator.pipeline.replaying import replayed
 
@@ -71,7 +71,7 @@ class Asker:
 def _ask(run: LiveRun, question: Callable[[LiveRun], T]) -> T:
     try:
         return question(run)
-    except NondeterminismError as error:
+    except (NondeterminismError, CannotRun) as error:  # the run could be replayed: this is about the query's own code
         raise QueryFailed(str(error)) from error
     except Exception:
         raise
