@@ -341,6 +341,42 @@ async def test_nobody_waits_for_ever_for_a_busy_pool(
     ],
 )
 async def test_lists_are_served_by_an_index(rows: Rows, arguments: tuple[object, ...], index: str) -> None:
+    await fill(rows)
+    plan = await planned(rows, "list_runs", *arguments)
+    assert f"using {index}" in plan or f"on {index}" in plan, plan
+    assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "index"),
+    [
+        ("stored_run", ("17", None), "runs_workflow_id_run_key"),
+        ("stored_run_by_key", (17,), "runs_pkey"),
+        ("beginning", (17,), "history_pkey"),
+        ("open_runs", (None, None, None, None, 200), "runs_open"),
+        ("open_runs", ("fulfil_order", "fulfil_order", START, 1, 200), "runs_open"),
+        ("history_rows", (17, 5, 1000, 1 << 20), "history_pkey"),
+        ("rows_with", (17, 5, b'"source":"s1"', 200), "history_pkey"),
+        ("rows_of_id_with", ("17", b'"update_id":"u1"', 200), "history_pkey"),
+    ],
+)
+async def test_histories_are_served_by_an_index(
+    rows: Rows, name: str, arguments: tuple[object, ...], index: str
+) -> None:
+    await fill(rows)
+    plan = await planned(rows, name, *arguments)
+    assert f"using {index}" in plan or f"on {index}" in plan, plan
+    assert "Seq Scan" not in plan
+
+
+async def planned(rows: Rows, name: str, *arguments: object) -> str:
+    """How Postgres would run the statement with these arguments."""
+    query = "EXPLAIN " + queries("reads", "user")[name]
+    return "\n".join(row[0] for row in await rows.connection.fetch(query, *arguments))
+
+
+async def fill(rows: Rows) -> None:
+    """Gives the tables some size."""
     await rows.connection.execute(
         """INSERT INTO "user".runs
            (run_key, shard, workflow_id, run, workflow, version, nonce, source, status, closed_at, condition,
@@ -354,10 +390,11 @@ async def test_lists_are_served_by_an_index(rows: Rows, arguments: tuple[object,
     )
     await rows.connection.execute('ANALYZE "user".runs')
     await rows.connection.execute("SET plan_cache_mode = force_custom_plan")
-    query = "EXPLAIN " + queries("reads", "user")["list_runs"]
-    plan = "\n".join(row[0] for row in await rows.connection.fetch(query, *arguments))
-    assert f"using {index}" in plan or f"on {index}" in plan, plan
-    assert "Seq Scan" not in plan
+    await rows.connection.execute(
+        'INSERT INTO "user".history SELECT run_key, seq, started_at, $1 FROM "user".runs, generate_series(1, 5) seq',
+        events.encode_events([STARTED]),
+    )
+    await rows.connection.execute('ANALYZE "user".history')
 
 
 def _completed(value: bytes) -> events.Completed:
