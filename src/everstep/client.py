@@ -109,7 +109,7 @@ class Run(Generic[R_co]):
     @overload
     async def query(self, query: str, /, *args: Any) -> Any: ...
     async def query(self, query: Query[Any] | str, /, *args: Any, returns: Any = Any) -> Any:
-        """What the run's code answers, as of its last event; also once it has ended.
+        """What the run's code answers, as of its last stored event; also once it has ended. Needs the HTTP API.
 
         Raises `QueryError` if it has no answer, `RunNotFound` if there is no such run.
         """
@@ -138,7 +138,8 @@ class Run(Generic[R_co]):
 
         The same `update_id` is done once and answered the same however often it is sent; without one each call is its
         own. Raises `UpdateRejected` if the run's code does not accept it, `UpdateFailed` if it cannot be carried out,
-        `TimeoutError` if there is no answer after `timeout`: it may still be done.
+        `TimeoutError` if there is no answer after `timeout`: it may still be done; `RunNotFound` if there is no run and
+        `Rejected` if it has ended. Over Kafka alone, what a run answered that has ended since cannot be had again.
         """
         name, takes, gives = (
             (update, codec_for(Any), codec_for(Any))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from tests.e2e import talking
-from tests.e2e.installation import Installation
+from tests.e2e.installation import SHARDS, Installation
 from tests.support.processes import Service
 
+from everstep.settings import Settings
 from everstep_schemas.names import shard_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.process]
@@ -19,16 +22,22 @@ TALKING = "tests.e2e.talking:app"
 
 
 @pytest.fixture
-async def installed(installation: Installation) -> Installation:
-    """Two orchestrators that share the shards, and a worker."""
-    await installation.start(orchestrators=2, workers=1, app=TALKING)
+async def installed(
+    tmp_path: Path, postgres_dsn: str, kafka_bootstrap: str, topic_prefix: str
+) -> AsyncIterator[Installation]:
+    """Two orchestrators that share the shards and keep one run in memory each, and a worker."""
+    settings = Settings(
+        kafka_bootstrap=kafka_bootstrap, postgres_dsn=postgres_dsn, topic_prefix=topic_prefix, shards=SHARDS
+    )
+    async with Installation(settings, tmp_path, cache_runs=1) as installation:
+        await installation.start(orchestrators=2, workers=1, app=TALKING)
 
-    async def shared() -> bool:
-        owners = await installation.sql.fetch("SELECT DISTINCT owner FROM shards")
-        return len(owners) == 2 and None not in {row[0] for row in owners}
+        async def shared() -> bool:
+            owners = await installation.sql.fetch("SELECT DISTINCT owner FROM shards")
+            return len(owners) == 2 and None not in {row[0] for row in owners}
 
-    await installation.until(shared, "both to own shards")
-    return installation
+        await installation.until(shared, "both to own shards")
+        yield installation
 
 
 async def owner_of(installation: Installation, workflow_id: str) -> tuple[Service, Service]:
