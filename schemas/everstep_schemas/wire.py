@@ -149,7 +149,8 @@ class Inbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
 class ActivityStarted(Inbox, frozen=True, tag="activity_started"):
     """A worker checks an attempt out: for `lease_seconds`, and as long as it renews them, nobody else is to run it.
 
-    All ids and the `token` are the command's; once Kafka has this, the command's offset may pass.
+    All ids and the `token` are the command's; once Kafka has this, the command's offset may pass. `again`: the worker
+    has run it all along, and was given the same command because its lease had run out meanwhile.
     """
 
     workflow_id: str
@@ -159,10 +160,14 @@ class ActivityStarted(Inbox, frozen=True, tag="activity_started"):
     token: str
     lease_seconds: float
     worker: str | None = None
+    again: bool = False
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The attempt with the `token` has said how far it is; `details` go to the next attempt if this one fails."""
+    """The code of the attempt with the `token` has said that it gets on.
+
+    `details` are the last ones that it, or an attempt before it, has given; they go to the next attempt if this fails.
+    """
 
     token: str
     details: Raw = NULL
@@ -171,12 +176,15 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ActivitiesRenewed(Inbox, frozen=True, tag="activities_renewed"):
     """A worker still runs the attempts with these `tokens`, all of runs of the partition that this is sent to.
 
-    `heartbeats` are those that their code has made since the last time.
+    `heartbeats` are those that their code has made since the last time. The `released` ones, which are not among the
+    `tokens`, the worker gives back: it has stopped them, so the same attempt may begin elsewhere at once, and is not
+    counted as lost.
     """
 
     tokens: tuple[str, ...]
     heartbeats: tuple[Heartbeat, ...] = ()
     worker: str | None = None
+    released: tuple[str, ...] = ()
 
 
 class ActivityCompleted(Inbox, frozen=True, tag="activity_completed"):
@@ -198,7 +206,7 @@ class ActivityFailed(Inbox, frozen=True, tag="activity_failed"):
     """Why an attempt failed; ids, `token` and `worker` as in a completed one.
 
     Another attempt follows if the error is `retryable` and the activity's retry policy allows one; it is given the
-    `details` of the last heartbeat.
+    `details` of the last heartbeat. Without any, what was known of the progress before holds.
     """
 
     workflow_id: str
@@ -344,7 +352,8 @@ class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     own timeout does. After the `deadline` of all attempts, or after `start_by`, it is not to be started.
 
     An attempt that says nothing of its progress for `heartbeat_timeout_seconds` has failed. `heartbeat` is what an
-    attempt before this one said last.
+    attempt before this one said last. `suspect`: a worker has begun this very attempt and was lost, so the next one
+    checks it out before it begins.
     """
 
     workflow_id: str
@@ -363,6 +372,7 @@ class ActivityCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     start_by: datetime | None = None
     heartbeat_timeout_seconds: float | None = None
     heartbeat: Raw | UnsetType = UNSET
+    suspect: bool = False
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):

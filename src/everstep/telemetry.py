@@ -108,6 +108,16 @@ ACTIVITY_QUEUE_SECONDS = _histogram(
     "queue",
 )
 ACTIVITIES_RUNNING = _gauge("activities_running", "worker", "Attempts that run now.", "queue")
+ACTIVITY_CHECKOUTS = _counter(
+    "activity_checkouts",
+    "worker",
+    "Attempts that were checked out: they last, run on through a rebalance, or may have begun elsewhere before.",
+    "activity",
+)
+ACTIVITIES_CHECKED_OUT = _gauge("activities_checked_out", "worker", "Attempts that run now and are checked out.")
+LEASES_RENEWED = _counter("leases_renewed", "worker", "Renewals of attempts that are checked out, each counted.")
+ACTIVITY_PROCESSES = _gauge("activity_processes", "worker", "Child processes for activities, idle ones included.")
+PROCESS_DEATHS = _counter("process_deaths", "worker", "Child processes that died under an attempt.", "activity")
 QUEUE_BACKLOG = _gauge("queue_backlog", "orchestrator", "Commands that no worker has finished with yet.", "queue")
 
 # ---- timers

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from tests.worker import flow
 from tests.worker.kit import Orchestrator, installation, settings_of
+from tests.worker.processes import Workers
 
 from everstep.settings import Settings
 
@@ -29,3 +32,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[flow.World]:
     monkeypatch.setattr(flow, "world", fresh)
     yield fresh
     fresh.gate.set()
+    fresh.opening.set()
+
+
+@pytest.fixture
+async def workers(orchestrator: Orchestrator, tmp_path: Path) -> AsyncIterator[Workers]:
+    async with AsyncExitStack() as exits:
+        yield Workers(orchestrator, tmp_path, exits)

@@ -44,7 +44,10 @@ class World:
         self.ended: list[str] = []
         self.opened: list[str] = []
         self.closed: list[str] = []
+        self.beats = 0
         self.broken = False
+        self.opening = threading.Event()  # what a slow resource waits for
+        self.opening.set()
 
 
 world = World()
@@ -242,6 +245,72 @@ async def stubborn(name: str) -> str:
     return name
 
 
+# ---- heartbeats: each says the details one after the other, waits for the gate, and fails
+
+
+@app.activity
+async def beat(name: str, details: list[Any]) -> None:
+    for one in details:
+        activity.heartbeat(one)
+    await wait.fn(name)
+    raise ValueError("stopped")
+
+
+@app.activity
+def beat_in_a_thread(name: str, details: list[Any]) -> None:
+    for one in details:
+        activity.heartbeat(one)
+    wait_in_a_thread.fn(name)
+    raise ValueError("stopped")
+
+
+@app.activity
+async def beat_and_fail_at_once(details: Any) -> None:
+    activity.heartbeat(details)
+    raise ValueError("stopped")
+
+
+@app.activity(raises=[CardDeclined])
+async def beat_and_decline(details: Any) -> None:
+    activity.heartbeat(details)
+    raise CardDeclined(51)
+
+
+@app.activity
+async def beat_and_return(details: Any) -> None:
+    activity.heartbeat(details)
+
+
+@app.activity
+async def beat_until(name: str) -> int:
+    """Makes heartbeats until the gate opens; how many."""
+    world.began.append(name)
+    while not world.gate.is_set():
+        activity.heartbeat(world.beats)
+        world.beats += 1
+        await asyncio.sleep(0.01)
+    return world.beats
+
+
+@app.activity
+async def beat_for(seconds_: float) -> str:
+    until = time.monotonic() + seconds_
+    while time.monotonic() < until:
+        activity.heartbeat()
+        await asyncio.sleep(0.01)
+    return "done"
+
+
+@app.activity
+async def beat_too_much(size: int) -> None:
+    activity.heartbeat("x" * size)
+
+
+@app.activity
+async def go_on() -> Any:
+    return activity.last_heartbeat(dict[str, int])
+
+
 @app.activity(queue="other")
 async def elsewhere() -> str:
     return "elsewhere"
@@ -265,6 +334,20 @@ async def second() -> AsyncIterator[str]:
     world.opened.append("second")
     yield "second"
     world.closed.append("second")
+
+
+@app.provide
+async def slow() -> AsyncIterator[str]:
+    world.opened.append("slow")
+    while not world.opening.is_set():  # noqa: ASYNC110 - it is set for threads too
+        await asyncio.sleep(0.005)
+    yield "slow"
+
+
+@app.activity
+async def use_slow(*, resource: str = provided(slow)) -> str:
+    world.began.append(resource)
+    return resource
 
 
 @app.activity

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from msgspec import Raw
@@ -21,17 +20,20 @@ from everstep.settings import Settings
 from everstep_schemas import cloudevents
 from everstep_schemas.names import Topics, idempotency_key
 from everstep_schemas.wire import (
+    ActivitiesRenewed,
     ActivityCommand,
     ActivityCompleted,
     ActivityFailed,
-    ActivityResult,
+    ActivityStarted,
     Control,
-    Forwarded,
     ReplyTo,
     encoder,
     inbox_decoder,
 )
+from everstep_worker.times import Times
 from everstep_worker.worker import Worker
+
+Answer = ActivityCompleted | ActivityFailed
 
 SHARDS = 2
 PARTITIONS = 2
@@ -104,11 +106,18 @@ class Orchestrator:
         value = encoder.encode(Control(kind=kind, token=token))
         await self.producer.send_and_wait(self.topics.control, value, partition=0)
 
-    async def call(self, activity: str, *args: object, **changes: Any) -> ActivityResult:
+    async def call(self, activity: str, *args: object, **changes: Any) -> Answer:
         """Sends a command and returns its answer."""
         command = self.command(activity, *args, **changes)
         await self.send(command)
         return await self.answer_to(command)
+
+    async def settle(self) -> None:
+        """Returns when the partitions have been shared out, so that whoever has one knows what is new in it."""
+        commands = [self.command("greet", str(partition)) for partition in range(PARTITIONS)]
+        for partition, command in enumerate(commands):
+            await self.send(command, partition=partition)
+            await self.answer_to(command)
 
     async def value_of(self, activity: str, *args: object, **changes: Any) -> Any:
         answer = await self.call(activity, *args, **changes)
@@ -120,14 +129,13 @@ class Orchestrator:
         assert isinstance(answer, ActivityFailed), answer
         return answer.error
 
-    async def answer_to(self, command: ActivityCommand) -> ActivityResult:
+    async def answer_to(self, command: ActivityCommand) -> Answer:
         """The first answer to the command."""
         return (await self.answers_to(command, 1))[0]
 
-    async def answers_to(self, command: ActivityCommand, count: int) -> list[ActivityResult]:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(found := self.read_so_far(command)) < count:
-                await self._read()
+    async def answers_to(self, command: ActivityCommand, count: int) -> list[Answer]:
+        await self.hear(lambda: len(self.read_so_far(command)) >= count)
+        found = self.read_so_far(command)
         for answer in found:
             assert (answer.workflow_id, answer.run, answer.seq, answer.attempt) == (
                 command.workflow_id,
@@ -143,13 +151,42 @@ class Orchestrator:
         read = 0
         async with asyncio.timeout(PATIENCE_SECONDS):
             while open_tokens:
-                open_tokens -= {msgspec.json.decode(record.value)["token"] for record in self.answers[read:]}
+                decoded = [inbox_decoder.decode(record.value) for record in self.answers[read:]]
+                open_tokens -= {one.token for one in decoded if isinstance(one, Answer)}
                 read = len(self.answers)
                 await self._read()
 
-    def read_so_far(self, command: ActivityCommand) -> list[ActivityResult]:
-        decoded = [inbox_decoder.decode(record.value) for record in self.answers]
-        return [one for one in decoded if not isinstance(one, Forwarded) and one.token == command.token]
+    def read_so_far(self, command: ActivityCommand) -> list[Answer]:
+        return [one for one in self.said() if isinstance(one, Answer) and one.token == command.token]
+
+    def said(self) -> list[Any]:
+        """What workers have said so far: of one partition in order."""
+        return [inbox_decoder.decode(record.value) for record in self.answers]
+
+    def check_outs(self, command: ActivityCommand) -> list[ActivityStarted]:
+        return [one for one in self.said() if isinstance(one, ActivityStarted) and one.token == command.token]
+
+    def renewals(self, command: ActivityCommand) -> list[ActivitiesRenewed]:
+        return [one for one in self.said() if isinstance(one, ActivitiesRenewed) and command.token in one.tokens]
+
+    def heartbeats(self, command: ActivityCommand) -> list[Any]:
+        """The details of those that were reported."""
+        renewals = [one for one in self.said() if isinstance(one, ActivitiesRenewed)]
+        beats = [beat for one in renewals for beat in one.heartbeats if beat.token == command.token]
+        return [json.loads(bytes(beat.details)) for beat in beats]
+
+    def given_back(self, command: ActivityCommand) -> bool:
+        return any(isinstance(one, ActivitiesRenewed) and command.token in one.released for one in self.said())
+
+    async def hear(self, condition: Callable[[], object]) -> None:
+        """Reads what workers say until the condition holds."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not condition():
+                await self._read()
+
+    async def checked_out(self, command: ActivityCommand, times: int = 1) -> list[ActivityStarted]:
+        await self.hear(lambda: len(self.check_outs(command)) >= times)
+        return self.check_outs(command)
 
     async def _read(self) -> None:
         for records in (await self.inbox.getmany(timeout_ms=100)).values():
@@ -208,9 +245,11 @@ async def installation(settings: Settings, *queues: str) -> AsyncIterator[Orches
 
 
 @asynccontextmanager
-async def running(app: App, settings: Settings, queues: Mapping[str, int] | None = None) -> AsyncIterator[Worker]:
+async def running(
+    app: App, settings: Settings, queues: Mapping[str, int] | None = None, *, times: Times | None = None
+) -> AsyncIterator[Worker]:
     """A worker in this process, stopped in the end."""
-    worker = Worker(app, queues or {"default": settings.concurrency}, settings)
+    worker = Worker(app, queues or {"default": settings.concurrency}, settings, times=times)
     try:
         await worker.start()
         yield worker

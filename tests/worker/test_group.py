@@ -14,35 +14,40 @@ from tests.worker.kit import PARTITIONS, SHARDS, Orchestrator, eventually, insta
 from everstep.admin import topics
 from everstep.stack import Stack
 from everstep_schemas.wire import ActivityCommand, ActivityCompleted
+from everstep_worker.times import Times
 
 pytestmark = pytest.mark.integration
 
 EACH = 10
 
 
-async def test_a_second_worker_takes_its_share_and_repeats_only_that(
-    orchestrator: Orchestrator, world: flow.World
+@pytest.mark.parametrize("name", ["wait", "wait_in_a_thread"])
+async def test_workers_join_and_leave_while_activities_run_and_nobody_repeats_them(
+    orchestrator: Orchestrator, world: flow.World, name: str
 ) -> None:
     commands = {
-        f"{partition}/{n}": orchestrator.command("wait", f"{partition}/{n}")
+        f"{partition}/{n}": orchestrator.command(name, f"{partition}/{n}")
         for partition in range(PARTITIONS)
         for n in range(EACH)
     }
     async with running(flow.app, orchestrator.settings) as first:
-        for name, command in commands.items():
-            await orchestrator.send(command, partition=int(name[0]))
+        for place, command in commands.items():
+            await orchestrator.send(command, partition=int(place[0]))
         await eventually(lambda: len(world.began) == PARTITIONS * EACH)
         async with running(flow.app, orchestrator.settings):
-            await eventually(lambda: len(world.began) == (PARTITIONS + 1) * EACH)
-            again = {name[0] for name, times in Counter(world.began).items() if times == 2}
-            assert len(again) == 1
-            world.gate.set()
-            for command in commands.values():
-                assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
             for partition in range(PARTITIONS):
                 await orchestrator.until_committed(EACH, partition=partition)
-        assert max(Counter(world.began).values()) == 2
+            for command in commands.values():
+                assert len(await orchestrator.checked_out(command)) == 1
+            later = [orchestrator.command("greet", str(partition)) for partition in range(PARTITIONS)]
+            for partition, command in enumerate(later):
+                await orchestrator.send(command, partition=partition)
+                assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
+        world.gate.set()
+        for command in commands.values():
+            assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
         assert first.why_unready() is None
+    assert Counter(world.began) == Counter(list(commands))
 
 
 async def test_who_stays_takes_over_what_the_other_leaves(orchestrator: Orchestrator) -> None:
@@ -105,18 +110,23 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_start(orchestrator: O
 
 async def test_kafka_goes_away_and_comes_back(private_stack: Stack, world: flow.World) -> None:
     settings = replace(settings_of(private_stack.kafka_bootstrap, "away"), concurrency=50)
-    async with installation(settings) as orchestrator, running(flow.app, settings):
+    times = Times(lease_seconds=0.3, heartbeat_seconds=0.05)
+    async with installation(settings) as orchestrator, running(flow.app, settings, times=times):
         commands = [orchestrator.command("wait", str(n)) for n in range(EACH)]
         waiting = [orchestrator.command("greet", str(n)) for n in range(EACH)]
-        await orchestrator.send(*commands, partition=1)
+        beats = orchestrator.command("beat_until", "beats")
+        await orchestrator.send(*commands, beats, partition=1)
         await orchestrator.send(*waiting)
-        await eventually(lambda: len(world.began) == EACH)
+        await eventually(lambda: len(world.began) == EACH + 1)
+        await orchestrator.hear(lambda: orchestrator.heartbeats(beats))
         await private_stack.kafka.kill()
+        made = world.beats
+        await eventually(lambda: world.beats > made + 100)
         world.gate.set()
         await eventually(lambda: len(world.ended) == EACH)
         await private_stack.kafka.start()
-        for command in [*commands, *waiting]:
+        for command in [*commands, *waiting, beats]:
             assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
         assert await orchestrator.value_of("greet", "Ann") == "hello Ann"
-        await orchestrator.until_committed(EACH, partition=1)
-        assert Counter(world.began) == Counter(map(str, range(EACH)))
+        await orchestrator.until_committed(EACH + 1, partition=1)
+        assert Counter(world.began) == Counter([*map(str, range(EACH)), "beats"])

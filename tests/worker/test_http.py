@@ -23,7 +23,9 @@ async def test_metrics_count_what_was_done(orchestrator: Orchestrator, world: fl
         await orchestrator.failure_of("wait", "a", timeout_seconds=0.01)
         await orchestrator.send_bytes(b"nonsense", [])
         await orchestrator.dead_letter()
-        await orchestrator.send(orchestrator.command("wait", "b"))
+        command = orchestrator.command("beat", "b", [1])
+        await orchestrator.send(command)
+        await orchestrator.hear(lambda: orchestrator.heartbeats(command))
         await eventually(lambda: "b" in world.began)
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"http://{worker.address}/metrics")).text
@@ -36,6 +38,10 @@ async def test_metrics_count_what_was_done(orchestrator: Orchestrator, world: fl
         'everstep_activity_duration_seconds_count{activity="greet"}',
         'everstep_activity_queue_seconds_count{queue="default"}',
         'everstep_activities_running{queue="default"} 1.0',
+        "everstep_activities_checked_out 1.0",
+        'everstep_activity_checkouts_total{activity="beat"}',
+        "everstep_leases_renewed_total",
+        "everstep_activity_processes 0.0",
         'everstep_dead_commands_total{reason="command"}',
     ):
         assert line in text

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from msgspec import UNSET, Raw
@@ -395,20 +396,42 @@ class TestStopping:
             assert (await orchestrator.committed())[0] == 1
         assert isinstance(await orchestrator.answer_to(runs), ActivityCompleted)
 
-    async def test_what_outlives_the_grace_time_comes_again_elsewhere(
+    async def test_what_outlives_the_grace_time_is_given_back_and_begins_elsewhere(
         self, orchestrator: Orchestrator, world: flow.World
     ) -> None:
-        command, thread = orchestrator.command("wait", "a"), orchestrator.command("wait_in_a_thread", "b")
+        commands = [orchestrator.command("wait", "a"), orchestrator.command("wait_in_a_thread", "b")]
         async with running(flow.app, replace(orchestrator.settings, grace_seconds=0.05)):
-            await orchestrator.send(command, thread)
+            await orchestrator.send(*commands)
             await eventually(lambda: len(world.began) == 2)
         assert world.cancelled == ["a"]
-        assert not (await orchestrator.committed()).get(0)
+        for command in commands:
+            await orchestrator.hear(partial(orchestrator.given_back, command))
+            assert not orchestrator.read_so_far(command)
+        await orchestrator.until_committed(2)
         world.gate.set()
         async with running(flow.app, orchestrator.settings):
-            assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
-            assert isinstance(await orchestrator.answer_to(thread), ActivityCompleted)
+            await orchestrator.send(*commands)  # as the orchestrator does with what is given back
+            for command in commands:
+                assert isinstance(await orchestrator.answer_to(command), ActivityCompleted)
         assert sorted(world.began) == ["a", "a", "b", "b"]
+
+    async def test_others_take_over_the_queue_while_what_runs_is_finished(
+        self, orchestrator: Orchestrator, world: flow.World
+    ) -> None:
+        slow, late = orchestrator.command("wait", "slow"), orchestrator.command("greet", "late")
+        async with running(flow.app, replace(orchestrator.settings, grace_seconds=60.0)) as worker:
+            await orchestrator.send(slow)
+            await eventually(lambda: world.began == ["slow"])
+            stopping = asyncio.create_task(worker.stop())
+            await orchestrator.checked_out(slow)
+            async with running(flow.app, orchestrator.settings):
+                await orchestrator.send(late)
+                assert isinstance(await orchestrator.answer_to(late), ActivityCompleted)
+            assert not orchestrator.read_so_far(slow)
+            world.gate.set()
+            await stopping
+        assert isinstance(await orchestrator.answer_to(slow), ActivityCompleted)
+        assert world.began == ["slow"]
 
 
 async def test_an_answer_with_nowhere_to_go_becomes_a_dead_letter(

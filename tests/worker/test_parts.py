@@ -96,11 +96,11 @@ async def test_nothing_starts_of_a_queue_that_rebalances_nor_of_a_partition_that
     line = Line("a", 9)
     dispatcher = Dispatcher(9, [line], started)
     mine, lost = _deliveries(1), _deliveries(2)
-    line.held = True
+    line.hold()
     line.extend([*lost, *mine])
     dispatcher.fill()
     assert not started.queues
-    line.held = False
+    line.resume()
     lost[0].partition.assigned = False
     dispatcher.fill()
     assert started.queues == ["a"]
@@ -134,18 +134,22 @@ async def test_a_closed_dispatcher_starts_nothing_and_becomes_idle() -> None:
 
 @dataclass(eq=False)
 class _Timed:
-    timeout_seconds: float
+    seconds: float
     started: float | None
+    looked_at: int = 0
+
+    def due(self, now: float) -> float:
+        return (now if self.started is None else self.started) + self.seconds
 
 
-async def test_each_expires_at_its_own_time_on_one_timer() -> None:
+async def test_each_is_looked_at_in_its_time_on_one_timer() -> None:
     now = time.monotonic()
     running = [_Timed(seconds, now) for seconds in (0.06, 0.02, 0.04, 60.0)]
     expired: list[float] = []
 
-    def expire(timed: _Timed) -> None:
+    def expire(timed: _Timed, now: float) -> None:
         running.remove(timed)
-        expired.append(timed.timeout_seconds)
+        expired.append(timed.seconds)
 
     deadlines = Deadlines(running, expire)
     for timed in list(running):
@@ -155,12 +159,25 @@ async def test_each_expires_at_its_own_time_on_one_timer() -> None:
     deadlines.close()
 
 
+async def test_one_that_stays_is_looked_at_again_when_it_is_due_again() -> None:
+    timed = _Timed(0.01, time.monotonic())
+
+    def look(one: _Timed, now: float) -> None:
+        one.started = now
+        one.looked_at += 1
+
+    deadlines = Deadlines([timed], look)
+    deadlines.watch(timed)
+    await eventually(lambda: timed.looked_at == 3)
+    deadlines.close()
+
+
 async def test_waiting_for_a_thread_does_not_count() -> None:
     timed = _Timed(0.01, None)
     running = [timed]
     expired: list[_Timed] = []
 
-    def expire(one: _Timed) -> None:
+    def expire(one: _Timed, now: float) -> None:
         running.remove(one)
         expired.append(one)
 

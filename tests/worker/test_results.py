@@ -40,7 +40,7 @@ class _Sender:
         delivery = Delivery(FakeRecord(self._count), self.partition)
         self.partition.watermark.begin(self._count)
         value = str(self._count).encode().ljust(size)
-        self.results.send(Parcel(Outgoing(topic=self._topic, partition=1, value=value), [delivery], None))
+        self.results.send(Parcel(Outgoing(topic=self._topic, partition=1, value=value), [delivery]))
         self._count += 1
 
     def _substitute(self, parcel: Parcel, error: Exception) -> Outgoing:
@@ -73,7 +73,7 @@ async def test_in_the_order_in_which_they_were_sent(orchestrator: Orchestrator) 
     async with _sender(orchestrator) as sender:
         for _ in range(5_000):
             sender.send()
-        await sender.results.flush()
+        await sender.results.flush(60)
         assert sender.answered == 5_000
     assert [int(value) for value in await _read(orchestrator.inbox, 5_000)] == list(range(5_000))
 
@@ -83,9 +83,9 @@ async def test_what_kafka_refuses_is_replaced_and_nothing_overtakes_it(orchestra
     async with _sender(orchestrator) as sender:
         for size in (10, 10, 3 << 20, 10, 2 << 20, 10):
             sender.send(size)
-        await sender.results.flush()
+        await sender.results.flush(60)
         sender.send()
-        await sender.results.flush()
+        await sender.results.flush(60)
         assert sender.answered == 7
     values = await _read(orchestrator.inbox, 7)
     assert [int(value.split()[0]) for value in values] == list(range(7))
@@ -96,7 +96,7 @@ async def test_nothing_is_answered_before_kafka_has_it_and_everything_after(priv
     settings = settings_of(private_stack.kafka_bootstrap, "away")
     async with installation(settings) as orchestrator, _sender(orchestrator) as sender:
         sender.send()
-        await sender.results.flush()
+        await sender.results.flush(60)
         await private_stack.kafka.kill()
         for _ in range(100):
             sender.send()
@@ -115,7 +115,7 @@ async def test_fetching_pauses_while_too_much_waits(
         for _ in range(11):
             sender.send(10)
         assert not sender.results.room.is_set()
-        await sender.results.flush()
+        await sender.results.flush(60)
         assert sender.results.room.is_set()
 
 

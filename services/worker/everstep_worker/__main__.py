@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,8 @@ from everstep.settings import Settings, SettingsError
 from everstep_schemas.names import why_bad_queue
 from everstep_worker.clients import TopicMissing
 from everstep_worker.http import PortTaken
-from everstep_worker.worker import Worker
+from everstep_worker.times import Times
+from everstep_worker.worker import Worker, own
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 with contextlib.suppress(ImportError):  # an optional extra
@@ -36,7 +37,7 @@ log = structlog.stdlib.get_logger("everstep_worker")
 MISCONFIGURED, UNREACHABLE = 2, 3
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, times: Times | None = None) -> int:
     options = _options(arguments)
     try:
         settings = Settings.from_environment(needs=["kafka_bootstrap"])
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return MISCONFIGURED
     logging.configure(settings, "worker")
-    return run(lambda: serve(app, queues, settings))
+    return run(lambda: serve(lambda: Worker(app, queues, settings, target=options.app, times=times), queues, settings))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,9 +67,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def queues_of(app: App, wanted: Sequence[str], concurrency: int) -> dict[str, int]:
     """The queues to serve and the most that may run of each; by default those that the app's activities name."""
-    named = sorted({activity.queue for activity in app.activities.values()})
+    named = sorted({activity.queue for activity in own(app).values()})
     if not wanted and not named:
-        raise ValueError("the app has no activity and no --queue is given: there is nothing to do")
+        raise ValueError("the app has no activity of its own and no --queue is given: there is nothing to do")
     return dict(_queue(text, concurrency) for text in wanted or named)
 
 
@@ -99,13 +100,13 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
                 log.warning("an activity's task tried to end the worker", error=repr(error))
 
 
-async def serve(app: App, queues: Mapping[str, int], settings: Settings) -> int:
+async def serve(build: Callable[[], Worker], queues: Iterable[str], settings: Settings) -> int:
     """Runs a worker until a signal stops it; a second signal ends the process at once."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _asked_to_stop, stop, number)
     try:
-        worker = Worker(app, queues, settings)
+        worker = build()
         try:
             await _until_stopped(_start(worker, settings, queues), stop)
         finally:

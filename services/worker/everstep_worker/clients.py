@@ -37,4 +37,5 @@ async def open_consumer(options: Mapping[str, Any], topic: str) -> AIOKafkaConsu
 async def close_consumer(consumer: AIOKafkaConsumer | None) -> None:
     if consumer is not None:
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await consumer.stop()

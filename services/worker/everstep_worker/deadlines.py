@@ -1,4 +1,4 @@
-"""Attempt timeouts with one timer for all: it is armed for the earliest instant at which any could be due.
+"""All times of running attempts with one timer: it is armed for the earliest instant at which any could be due.
 
 When it fires, everything that runs is looked at (no more than the worker's slots) and it is armed again. So an attempt
 that ends in time costs one comparison, where a timer of its own would cost more than a trivial activity.
@@ -14,29 +14,27 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Timed(Protocol):
-    """Something that may run for so long, on the monotonic clock from `started` on (None: not yet)."""
+    """Something that has to be looked at from time to time."""
 
-    @property
-    def started(self) -> float | None: ...
-    @property
-    def timeout_seconds(self) -> float: ...
+    def due(self, now: float) -> float:
+        """When next, on the monotonic clock. It may turn out later than it was, but no earlier."""
 
 
 T = TypeVar("T", bound=Timed)
 
 
 class Deadlines(Generic[T]):
-    """Calls `expire` for each of `running` that has run for too long; `expire` takes it out of `running`."""
+    """Calls `expire` for each of `running` that is due; after that it is due later, or no longer in `running`."""
 
-    def __init__(self, running: Iterable[T], expire: Callable[[T], None]) -> None:
+    def __init__(self, running: Iterable[T], expire: Callable[[T, float], None]) -> None:
         self._running = running
         self._expire = expire
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = math.inf
 
     def watch(self, timed: T) -> None:
-        """To be called when `timed` joins `running`, or starts."""
-        self._arm(time.monotonic() + timed.timeout_seconds)
+        """To be called when `timed` joins `running`."""
+        self._arm(timed.due(time.monotonic()))
 
     def close(self) -> None:
         if self._timer:
@@ -53,9 +51,6 @@ class Deadlines(Generic[T]):
     def _look(self) -> None:
         now = time.monotonic()
         self._timer, self._armed_for = None, math.inf
-        for timed in list(self._running):
-            due = (now if timed.started is None else timed.started) + timed.timeout_seconds
-            if due <= now and timed.started is not None:
-                self._expire(timed)
-            else:
-                self._arm(due)
+        for timed in [timed for timed in self._running if timed.due(now) <= now]:
+            self._expire(timed, now)
+        self._arm(min((timed.due(now) for timed in self._running), default=math.inf))

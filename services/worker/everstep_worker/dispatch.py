@@ -17,13 +17,29 @@ class Line:
         self.limit = limit
         self.running = 0
         self.waiting: deque[Delivery] = deque()
-        self.held = False  # while the group is rebalancing it is unknown which commands are still this worker's
+        self.held = False
         self.room = asyncio.Event()
         self.room.set()
+        self._certain = asyncio.Event()
+        self._certain.set()
 
     @property
     def ready(self) -> bool:
         return bool(self.waiting) and not self.held and self.running < self.limit
+
+    def hold(self) -> None:
+        """The group is rebalancing: it is unknown which commands are still this worker's, so nothing begins."""
+        self.held = True
+        self._certain.clear()
+
+    def resume(self) -> None:
+        """It is known again."""
+        self.held = False
+        self._certain.set()
+
+    async def certain(self) -> None:
+        """Returns when nothing is held."""
+        await self._certain.wait()
 
     def extend(self, deliveries: Iterable[Delivery]) -> None:
         self.waiting.extend(deliveries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from functools import cache
 
 from prometheus_client import Counter, Histogram
@@ -45,6 +45,22 @@ class Meters:
 
     def dead_letter(self, reason: str) -> None:
         telemetry.DEAD_COMMANDS.labels(reason).inc()
+
+    def checked_out(self, activity: str) -> None:
+        telemetry.ACTIVITY_CHECKOUTS.labels(known(activity, self._activities)).inc()
+
+    def renewed(self, count: int) -> None:
+        """So many holds are renewed."""
+        telemetry.LEASES_RENEWED.inc(count)
+
+    def process_died(self, activity: str) -> None:
+        """A process ended under an attempt."""
+        telemetry.PROCESS_DEATHS.labels(known(activity, self._activities)).inc()
+
+    def watch_holds(self, checked_out: Callable[[], int], processes: Callable[[], int]) -> None:
+        """Shows how many attempts are checked out and how many processes there are, whenever somebody asks."""
+        telemetry.ACTIVITIES_CHECKED_OUT.set_function(checked_out)
+        telemetry.ACTIVITY_PROCESSES.set_function(processes)
 
     def watch(self, line: Line) -> None:
         """Shows how many attempts of a queue run, whenever somebody asks."""

@@ -28,7 +28,7 @@ from aiokafka.errors import (
 )
 
 from everstep_schemas.wire import ActivityCommand, Outgoing
-from everstep_worker.deliveries import Delivery
+from everstep_worker.deliveries import Delivery, Record
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,18 +42,45 @@ Unroutable = (UnknownTopicOrPartitionError, AssertionError)  # aiokafka asserts 
 
 
 class Parcel:
-    """A record to send, the commands that it answers, and what it is about (None: it is a dead letter)."""
+    """A record to send and what comes of it.
 
-    __slots__ = ("command", "deliveries", "message")
+    Once Kafka has it, the `deliveries` need no further run and `sent` is called. If Kafka will never take it, another
+    record goes in its place, of which `refused` is told: `about` is the command that it answers, with its record, None
+    if there is nothing else to say.
+    """
 
-    def __init__(self, message: Outgoing, deliveries: Sequence[Delivery], command: ActivityCommand | None) -> None:
+    __slots__ = ("_watchers", "about", "deliveries", "message", "refused", "sent")
+
+    def __init__(
+        self,
+        message: Outgoing,
+        deliveries: Sequence[Delivery] = (),
+        about: tuple[ActivityCommand, Record] | None = None,
+        *,
+        sent: Callable[[], None] | None = None,
+        refused: Callable[[], None] | None = None,
+    ) -> None:
         self.message = message
         self.deliveries = deliveries
-        self.command = command
+        self.about = about
+        self.sent = sent
+        self.refused = refused
+        self._watchers: tuple[asyncio.Future[None], ...] = ()
+
+    def watch(self) -> asyncio.Future[None]:
+        """Done when this is sent."""
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers = (*self._watchers, watcher)
+        return watcher
 
     def close(self) -> None:
         for delivery in self.deliveries:
             delivery.finish()
+        if self.sent is not None:
+            self.sent()
+        for watcher in self._watchers:
+            if not watcher.done():
+                watcher.set_result(None)
 
 
 class _Lane:
@@ -113,10 +140,13 @@ class Results:
             self._start(self._drain(lane))
         lane.waiting.append(parcel)
 
-    async def flush(self) -> None:
-        """Waits until Kafka has all that was sent so far, and all that is sent meanwhile."""
-        while self._lanes:
-            await asyncio.wait(set(self._tasks))
+    async def flush(self, seconds: float) -> bool:
+        """Waits until Kafka has all that was sent so far, or so many seconds; whether it has."""
+        watchers = [lane.waiting[-1].watch() for lane in self._lanes.values() if lane.waiting]
+        if not watchers:
+            return True
+        _, unsent = await asyncio.wait(watchers, timeout=seconds)
+        return not unsent
 
     async def close(self) -> None:
         """Stops at once; commands whose answers are still here come again."""
@@ -234,4 +264,5 @@ class Results:
 async def _stop(producer: AIOKafkaProducer) -> None:
     """Lets what is on its way arrive, for a moment."""
     with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(producer.stop(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await producer.stop()

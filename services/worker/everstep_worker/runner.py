@@ -1,9 +1,10 @@
-"""Runs attempts: reads a command, starts its activity on the loop or in a thread, and answers with how it ended.
+"""Decides about attempts: which commands start, how each is answered, and what ends those that run.
 
-An attempt is answered exactly once: with its result, its error, or, at the deadline, as timed out. From then on its
-code is asked to end (cancelled on the loop; `activity.is_cancelled()` in a thread) but cannot be forced to, so its slot
-stays taken until it does: the number of threads never grows beyond the slots. A worker whose slots are all held that
-way reports itself unhealthy, so that whatever supervises it starts another.
+An attempt is answered exactly once: with its result, its error, or, at a timeout, as timed out. From then on its code
+is asked to end (cancelled on the loop, `activity.is_cancelled()` in a thread, its process terminated and then killed).
+Code on the loop and in threads cannot be forced to, so its slot stays taken until it does: the number of threads never
+grows beyond the slots. A worker whose slots are all held that way reports itself unhealthy, so that whatever supervises
+it starts another.
 """
 
 from __future__ import annotations
@@ -12,32 +13,33 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
+from msgspec import UNSET
 
 from everstep.definitions import Activity
-from everstep.errors import info_of
+from everstep.errors import Which, timed_out
 from everstep_schemas import cloudevents
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import ActivityCommand, Outgoing, command_decoder
-from everstep_worker import answers, scope
+from everstep_worker import answers
 from everstep_worker.answers import Answers
 from everstep_worker.attempts import Attempt, Stopped
 from everstep_worker.deadlines import Deadlines
-from everstep_worker.deliveries import Delivery
+from everstep_worker.deliveries import Delivery, position_of
 from everstep_worker.dispatch import Line
+from everstep_worker.execution import Execution, Outcome
+from everstep_worker.failures import bad_arguments, failure, is_declared, not_registered, refused_by_kafka
+from everstep_worker.leases import Leases
 from everstep_worker.meters import Meters
-from everstep_worker.resources import Resources
+from everstep_worker.processes import Processes
 from everstep_worker.results import Parcel, TooLarge
 from everstep_worker.skips import Skips
-from everstep_worker.threads import Threads
+from everstep_worker.times import Times
 
 log = structlog.stdlib.get_logger(__name__)
-
-CLEANUP_SECONDS = 2.0  # for `finally` blocks of attempts that a stopping worker breaks off
 
 
 class Runner:
@@ -51,6 +53,8 @@ class Runner:
         answers: Answers,
         dlq: str,
         threads: int,
+        processes: Processes,
+        times: Times,
         meters: Meters,
         send: Callable[[Parcel], None],
         ended: Callable[[Line], None],
@@ -59,6 +63,7 @@ class Runner:
         self._activities = activities
         self._answers = answers
         self._dlq = dlq
+        self._times = times
         self._meters = meters
         self._send = send
         self._ended = ended
@@ -68,14 +73,25 @@ class Runner:
         self._running: dict[str, Attempt] = {}
         self._stopped: set[Attempt] = set()
         self._skips = Skips()
-        self._threads = Threads(threads)
-        self._resources = Resources()
-        self._deadlines = Deadlines(self._running.values(), self._expire)
+        self._leases = Leases(answers, times, meters, send, self._nowhere)
+        self._execution = Execution(
+            threads=threads,
+            processes=processes,
+            leases=self._leases,
+            meters=meters,
+            most_bytes=answers.max_payload_bytes,
+            finish=self._finish,
+        )
+        self._deadlines = Deadlines(self._running.values(), self._look_at)
 
     @property
     def stuck(self) -> int:
-        """Attempts that were answered or cancelled and whose code has not ended."""
-        return len(self._stopped)
+        """Attempts that were answered or cancelled, whose code has not ended and cannot be made to."""
+        return sum(not attempt.activity.in_process for attempt in self._stopped)
+
+    @property
+    def checked_out(self) -> int:
+        return len(self._leases)
 
     # ---- start
 
@@ -88,13 +104,21 @@ class Runner:
             self._bury(delivery, "command", f"{type(error).__name__}: {error}")
             return False
         if command.token in self._skips:
-            delivery.finish()
-            self._finished()
+            self._finish_deliveries(delivery)
             return False
         if same := self._running.get(command.token):
-            same.deliveries.append(delivery)
+            self._again(same, delivery)
             return False
         return self._start(command, delivery, line)
+
+    def _again(self, attempt: Attempt, delivery: Delivery) -> None:
+        """The command of an attempt that runs here."""
+        if attempt.lease is not None and position_of(delivery.record) != position_of(attempt.record):
+            self._leases.check_out_again(attempt, delivery)
+        elif attempt.lease is not None and attempt.lease.done():
+            self._finish_deliveries(delivery)
+        else:
+            attempt.deliveries.append(delivery)
 
     def _start(self, command: ActivityCommand, delivery: Delivery, line: Line) -> bool:
         record = delivery.record
@@ -103,10 +127,12 @@ class Runner:
         prepared = self._prepare(command, delivery, line, traceparent)
         if isinstance(prepared, ErrorInfo):
             self._meters.attempts(command.activity, "refused")
-            self._send(Parcel(self._answers.failed(command, prepared, traceparent), [delivery], command))
+            answer = self._answers.failed(command, prepared, traceparent)
+            self._send(Parcel(answer, [delivery], (command, record)))
             return False
         self._running[command.token] = prepared
-        self._launch(prepared)
+        self._execution.launch(prepared)
+        self._deadlines.watch(prepared)
         return True
 
     def _prepare(
@@ -114,158 +140,140 @@ class Runner:
     ) -> Attempt | ErrorInfo:
         activity = self._activities.get(command.activity)
         if activity is None:
-            return answers.not_registered(command.activity, self._activities, self._answers.worker)
-        if command.deadline is not None and command.deadline.timestamp() <= time.time():
-            return answers.past_deadline(command)
+            return not_registered(command.activity, self._activities, self._answers.worker)
+        if late := too_late(command, time.time()):
+            return late
         try:
-            arguments = activity.decode_args(command.args, command.kwargs)
+            arguments = ([], {}) if activity.in_process else activity.decode_args(command.args, command.kwargs)
         except Exception as error:
-            return answers.bad_arguments(command.activity, str(error) or type(error).__name__)
-        timeout = command.timeout_seconds or activity.timeout.total_seconds()
-        return Attempt(activity, command, arguments, delivery, line, self._context.copy(), timeout, traceparent)
-
-    def _launch(self, attempt: Attempt) -> None:
-        activity = attempt.activity
-        if activity.is_async:
-            attempt.task = self._loop.create_task(self._run(attempt), context=attempt.context)
-        elif activity.providers:
-            attempt.task = self._loop.create_task(self._provide_and_submit(attempt), context=attempt.context)
-        else:
-            self._threads.submit(partial(self._call, attempt))
-        self._deadlines.watch(attempt)
-
-    # ---- on the loop
-
-    async def _run(self, attempt: Attempt) -> None:
-        activity = attempt.activity
-        try:
-            if activity.providers:
-                await self._provide(attempt)
-            if attempt.stopped is None:
-                attempt.started = time.monotonic()
-                with scope.of(attempt):
-                    value = await activity.fn(*attempt.args, **attempt.kwargs)
-                self._completed(attempt, activity.encode_result(value))
-        except BaseException as error:  # SystemExit and KeyboardInterrupt included: authors' code cannot end a worker
-            self._failed(attempt, error)
-        finally:
-            self._end(attempt)
-
-    async def _provide_and_submit(self, attempt: Attempt) -> None:
-        try:
-            await self._provide(attempt)
-        except BaseException as error:
-            self._failed(attempt, error)
-            self._end(attempt)
-        else:
-            attempt.task = None  # from now on there is a thread to ask, not a task to cancel
-            self._threads.submit(partial(self._call, attempt))
-
-    async def _provide(self, attempt: Attempt) -> None:
-        for parameter, provider in attempt.activity.providers.items():
-            attempt.kwargs[parameter] = await self._resources.get(provider)
-
-    # ---- in a thread
-
-    def _call(self, attempt: Attempt) -> Callable[[], None]:
-        if attempt.stopped is not None:
-            return partial(self._end, attempt)
-        attempt.started = time.monotonic()
-        try:
-            value = attempt.context.run(_call, attempt)
-            return partial(self._called, attempt, attempt.activity.encode_result(value), None)
-        except BaseException as error:
-            return partial(self._called, attempt, b"", error)
-
-    def _called(self, attempt: Attempt, value: bytes, error: BaseException | None) -> None:
-        if error is None:
-            self._completed(attempt, value)
-        else:
-            self._failed(attempt, error)
-        self._end(attempt)
+            return bad_arguments(command.activity, error)
+        context = self._context.copy()
+        return Attempt(activity, command, arguments, delivery, line, context, self._times, self._hear, traceparent)
 
     # ---- end
 
-    def _completed(self, attempt: Attempt, value: bytes) -> None:
-        if attempt.stopped is None:
-            self._answer(attempt, self._answers.completed(attempt.command, value, attempt.traceparent), "completed")
-
-    def _failed(self, attempt: Attempt, error: BaseException) -> None:
-        if attempt.stopped is None:
-            info = failure(attempt.activity, error)
-            write = _log(attempt).debug if isinstance(error, attempt.activity.raises) else _log(attempt).warning
-            write("attempt failed", type=info.type, error=info.message, retryable=info.retryable)
-            self._answer(attempt, self._answers.failed(attempt.command, info, attempt.traceparent), "failed")
-
-    def _answer(self, attempt: Attempt, message: Outgoing, outcome: str) -> None:
-        self._meters.attempts(attempt.command.activity, outcome)
-        self._send(Parcel(message, attempt.deliveries, attempt.command))
-
-    def _end(self, attempt: Attempt) -> None:
-        """The code has ended: its slot is free."""
+    def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The code has ended: it is answered, unless nobody waits for that any more, and its slot is free."""
+        if attempt.stopped is None and outcome is not None:
+            self._answer_with(attempt, outcome)
+        attempt.ended = True
         if attempt.started is not None:
             self._meters.ran(attempt.command.activity, time.monotonic() - attempt.started)
         if attempt.stopped is None:
             del self._running[attempt.command.token]
+            self._leases.forget(attempt)
         else:
             self._stopped.discard(attempt)
         self._ended(attempt.line)
+
+    def _answer_with(self, attempt: Attempt, outcome: bytes | BaseException | ErrorInfo) -> None:
+        if isinstance(outcome, bytes):
+            self._answer(attempt, self._answers.completed(attempt.command, outcome, attempt.traceparent), "completed")
+            return
+        info = outcome if isinstance(outcome, ErrorInfo) else failure(attempt.activity, outcome)
+        write = _log(attempt).debug if is_declared(attempt.activity, info) else _log(attempt).warning
+        write("attempt failed", type=info.type, error=info.message, retryable=info.retryable)
+        self._fail(attempt, info, "failed")
+
+    def _fail(self, attempt: Attempt, info: ErrorInfo, outcome: str) -> None:
+        details = attempt.own_details if info.retryable else UNSET
+        self._answer(attempt, self._answers.failed(attempt.command, info, attempt.traceparent, details), outcome)
+
+    def _answer(self, attempt: Attempt, message: Outgoing, outcome: str) -> None:
+        self._meters.attempts(attempt.command.activity, outcome)
+        self._send(Parcel(message, attempt.deliveries, (attempt.command, attempt.record)))
+
+    # ---- while it runs
+
+    def _hear(self, attempt: Attempt) -> None:
+        """From any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._leases.hear, attempt)
+        except RuntimeError:  # the loop is closed: the process is ending and nobody waits for this
+            return
+
+    def _look_at(self, attempt: Attempt, now: float) -> None:
+        match attempt.overdue(now):
+            case "attempt":
+                message = f"the attempt took longer than its timeout of {attempt.timeout_seconds:g} s"
+                self._time_out(attempt, "attempt", message)
+            case "heartbeat":
+                message = f"no heartbeat came for {attempt.heartbeat_timeout_seconds:g} s"
+                self._time_out(attempt, "heartbeat", message)
+            case "check_out":
+                self._leases.check_out(attempt)
+
+    def _time_out(self, attempt: Attempt, which: Which, message: str) -> None:
+        self._stop(attempt, "timed_out")
+        _log(attempt).warning("attempt timed out", which=which, error=message)
+        self._fail(attempt, timed_out(which, message), "timed_out")
+
+    def _stop(self, attempt: Attempt, why: Stopped) -> None:
+        del self._running[attempt.command.token]
+        self._stopped.add(attempt)
+        attempt.stop(why)
+        if why != "shut_down":
+            self._leases.forget(attempt)
 
     # ---- from outside
 
     def cancel(self, token: str) -> None:
         """Ends the attempt if it runs here, without an answer; if it comes later, it is skipped."""
-        attempt = self._running.get(token)
-        if attempt is None:
-            self._skips.add(token)
-            return
-        self._stop(attempt, "cancelled")
-        self._meters.attempts(attempt.command.activity, "cancelled")
-        for delivery in attempt.deliveries:
-            delivery.finish()
-        self._finished()
+        self._skips.add(token)
+        if attempt := self._running.get(token):
+            self._stop(attempt, "cancelled")
+            self._meters.attempts(attempt.command.activity, "cancelled")
+            self._finish_deliveries(*attempt.deliveries)
 
     def drop(self, token: str) -> None:
         """Skips the command if it comes later."""
         if token not in self._running:
             self._skips.add(token)
 
-    def _expire(self, attempt: Attempt) -> None:
-        self._stop(attempt, "timed_out")
-        info = answers.attempt_timed_out(attempt.timeout_seconds)
-        _log(attempt).warning("attempt timed out", timeout_seconds=attempt.timeout_seconds)
-        self._answer(attempt, self._answers.failed(attempt.command, info, attempt.traceparent), "timed_out")
+    def check_out(self, line: Line) -> None:
+        """Whatever of the queue has begun is this worker's from when Kafka has what is sent now."""
+        for attempt in self._running.values():
+            if attempt.line is line and attempt.has_begun:
+                self._leases.check_out(attempt)
 
-    def _stop(self, attempt: Attempt, why: Stopped) -> None:
-        del self._running[attempt.command.token]
-        self._stopped.add(attempt)
-        attempt.stop(why)
-
-    async def close(self) -> None:
-        """Asks what still runs to end, without an answer, so that it comes again elsewhere; closes the resources."""
-        for attempt in list(self._running.values()):
+    async def break_off(self) -> None:
+        """Asks what still runs to end, without an answer, and gives it back so that it begins elsewhere."""
+        broken_off = list(self._running.values())
+        for attempt in broken_off:
             self._stop(attempt, "shut_down")
         self._deadlines.close()
-        self._threads.close()
         tasks = [attempt.task for attempt in self._stopped if attempt.task is not None]
         if tasks:
-            await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
-        await self._resources.close()
+            await asyncio.wait(tasks, timeout=self._times.cleanup_seconds)
+        self._leases.give_back(broken_off)
+
+    async def close(self) -> None:
+        """Ends processes and closes resources."""
+        self._leases.close()
+        await self._execution.close()
 
     # ---- what Kafka or nobody can take
 
     def substitute(self, parcel: Parcel, error: Exception) -> Outgoing | None:
-        """What to send in place of an answer that Kafka will never take."""
+        """What to send in place of a record that Kafka will never take."""
         reason = f"{type(error).__name__}: {error}"
-        command, parcel.command = parcel.command, None
-        if command is None:
+        about, parcel.about = parcel.about, None
+        if parcel.refused is not None:
+            parcel.refused()
+        if about is None:
             log.error("Kafka refuses a record for ever, leaving it out", topic=parcel.message.topic, error=reason)
             return None
+        command, record = about
         if isinstance(error, TooLarge):
-            return self._answers.failed(command, answers.refused_by_kafka(reason))
+            return self._answers.failed(command, refused_by_kafka(reason))
         self._meters.dead_letter("reply_to")
         detail = f"there is nowhere to answer: {command.reply_to.topic}/{command.reply_to.partition} ({reason})"
-        return answers.dead_letter(self._dlq, parcel.deliveries[0].record, "reply_to", detail)
+        return answers.dead_letter(self._dlq, record, "reply_to", detail)
+
+    def _nowhere(self, attempt: Attempt) -> None:
+        """Its check-out has nowhere to go, and so would its answer."""
+        if not attempt.is_over:
+            self._stop(attempt, "cancelled")
 
     def _bury(self, delivery: Delivery, reason: str, detail: str) -> None:
         record = delivery.record
@@ -277,12 +285,21 @@ class Runner:
             error=detail,
         )
         self._meters.dead_letter(reason)
-        self._send(Parcel(answers.dead_letter(self._dlq, record, reason, detail), [delivery], None))
+        self._send(Parcel(answers.dead_letter(self._dlq, record, reason, detail), [delivery]))
+
+    def _finish_deliveries(self, *deliveries: Delivery) -> None:
+        for delivery in deliveries:
+            delivery.finish()
+        self._finished()
 
 
-def _call(attempt: Attempt) -> Any:
-    with scope.of(attempt):
-        return attempt.activity.fn(*attempt.args, **attempt.kwargs)
+def too_late(command: ActivityCommand, now: float) -> ErrorInfo | None:
+    """Why the command is not to be started any more, by the clock on the wall."""
+    if command.deadline is not None and command.deadline.timestamp() <= now:
+        return timed_out("total", f"its deadline, {command.deadline}, had passed before a worker could start it")
+    if command.start_by is not None and command.start_by.timestamp() <= now:
+        return timed_out("queue", f"no worker could start it by {command.start_by}")
+    return None
 
 
 def _log(attempt: Attempt) -> Any:
@@ -290,22 +307,3 @@ def _log(attempt: Attempt) -> Any:
     return log.bind(
         workflow_id=command.workflow_id, run=command.run, activity=command.activity, attempt=command.attempt
     )
-
-
-def failure(activity: Activity[..., Any], error: BaseException) -> ErrorInfo:
-    """The error as it crosses the wire; the activity's policy is asked here, where the exception itself is."""
-    info = info_of(error, activity.raises)
-    if not info.retryable or _may_be_retried(activity, error):
-        return info
-    return msgspec.structs.replace(info, retryable=False)
-
-
-def _may_be_retried(activity: Activity[..., Any], error: BaseException) -> bool:
-    retry = activity.retry
-    if retry.gives_up_on(error):
-        return False
-    try:
-        return retry.retry_if is None or bool(retry.retry_if(error))
-    except Exception as defect:
-        log.warning("retry_if raised, trying again", activity=activity.name, exc_info=defect)
-        return True

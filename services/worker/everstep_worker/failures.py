@@ -1,0 +1,104 @@
+"""Why an attempt failed, as it crosses the wire. The activity's policy is asked here, where the exception itself is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import structlog
+
+from everstep.definitions import Activity
+from everstep.errors import PayloadError, declared_name, info_of, type_name
+from everstep_schemas.errors import ErrorInfo
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_MESSAGE = 4_096
+
+
+def failure(activity: Activity[..., Any], error: BaseException) -> ErrorInfo:
+    """The error of an attempt, retryable if the policy allows it."""
+    info = info_of(error, activity.raises)
+    if not info.retryable or _may_be_retried(activity, error):
+        return info
+    return msgspec.structs.replace(info, retryable=False)
+
+
+def _may_be_retried(activity: Activity[..., Any], error: BaseException) -> bool:
+    retry = activity.retry
+    if retry.gives_up_on(error):
+        return False
+    try:
+        return retry.retry_if is None or bool(retry.retry_if(error))
+    except Exception as defect:
+        log.warning("retry_if raised, trying again", activity=activity.name, exc_info=defect)
+        return True
+
+
+def is_declared(activity: Activity[..., Any], info: ErrorInfo) -> bool:
+    """Whether the error is one that the activity is expected to end with now and then."""
+    return any(declared_name(cls) == info.type for cls in activity.raises)
+
+
+# ---- failures that the worker itself finds
+
+
+def too_large(activity: str, size: int, limit: int) -> ErrorInfo:
+    return ErrorInfo(
+        type="PayloadTooLarge",
+        message=f"the activity {activity!r} returned {size} bytes of JSON; {limit} are allowed"
+        " (EVERSTEP_MAX_PAYLOAD_BYTES): store it elsewhere and return where it is",
+        retryable=False,
+    )
+
+
+def oversize_fields(error: ErrorInfo, limit: int) -> ErrorInfo:
+    return ErrorInfo(
+        type="PayloadTooLarge",
+        message=f"the fields of {error.type} are larger than {limit} bytes (EVERSTEP_MAX_PAYLOAD_BYTES);"
+        f" its message: {error.message}"[:MAX_MESSAGE],
+        traceback=error.traceback,
+        retryable=False,
+    )
+
+
+def refused_by_kafka(reason: str) -> ErrorInfo:
+    return ErrorInfo(
+        type="PayloadTooLarge",
+        message=f"Kafka refused the answer ({reason}): the topic's max.message.bytes is smaller than"
+        " EVERSTEP_MAX_PAYLOAD_BYTES needs; raise it with `everstep migrate`, or return less",
+        retryable=False,
+    )
+
+
+def not_registered(name: str, registered: Iterable[str], worker: str) -> ErrorInfo:
+    known = ", ".join(sorted(registered)) or "none"
+    return ErrorInfo(
+        type="ActivityNotRegistered",
+        message=f"the worker {worker} has no activity {name!r} (it has: {known}). Deploy workers that do, or correct"
+        " the name or the queue; the next attempt may find one",
+    )
+
+
+def bad_arguments(name: str, error: BaseException) -> ErrorInfo:
+    return ErrorInfo(
+        type=type_name(PayloadError),
+        message=f"the arguments do not fit the activity {name!r}: {str(error) or type(error).__name__}",
+        retryable=False,
+    )
+
+
+def process_died(name: str, how: str) -> ErrorInfo:
+    return ErrorInfo(
+        type="ProcessDied",
+        message=f"the process that ran the activity {name!r} died: {how}. What the process wrote last stands in the"
+        " worker's output; the next attempt has a new one",
+    )
+
+
+def no_process(name: str, why: str) -> ErrorInfo:
+    return ErrorInfo(
+        type="ProcessNotStarted",
+        message=f"no process could be started for the activity {name!r}: {why}",
+    )
