@@ -77,10 +77,13 @@ class Histories:
             yield [_history_row(row) for row in page]
             after = page[-1]["seq"]
 
-    async def answer(self, workflow_id: str, update_id: str) -> Answer | None:
-        """What a run of the id, the newest that knows this update, answered to it. None if none of them does."""
+    async def answer(self, workflow_id: str, update_id: str, run: int | None = None) -> Answer | None:
+        """What a run of the id, the newest that knows this update, answered to it. None if none of them does.
+
+        With a number, only that run is looked at.
+        """
         text = _naming("update_id", update_id)
-        rows = await self._database.fetch("rows_of_id_with", workflow_id, text, _MOST_ROWS_FOUND)
+        rows = await self._database.fetch("rows_of_id_with", workflow_id, text, run, _MOST_ROWS_FOUND)
         known: Answer | None = None
         for row in rows:
             if known is not None and row["run"] != known.run:

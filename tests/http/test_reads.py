@@ -357,7 +357,8 @@ async def test_lists_are_served_by_an_index(rows: Rows, arguments: tuple[object,
         ("open_runs", ("fulfil_order", "fulfil_order", START, 1, 200), "runs_open"),
         ("history_rows", (17, 5, 1000, 1 << 20), "history_pkey"),
         ("rows_with", (17, 5, b'"source":"s1"', 200), "history_pkey"),
-        ("rows_of_id_with", ("17", b'"update_id":"u1"', 200), "history_pkey"),
+        ("rows_of_id_with", ("17", b'"update_id":"u1"', None, 200), "history_pkey"),
+        ("rows_of_id_with", ("17", b'"update_id":"u1"', 1, 200), "history_pkey"),
     ],
 )
 async def test_histories_are_served_by_an_index(

@@ -74,6 +74,8 @@ async def test_the_answer_to_an_update_is_that_of_the_newest_run_that_knows_it(
     assert await answer("a", 'u"1') == (2, events.UpdateFailed(ref=2, update_id='u"1', error=error))
     assert await answer("a", "ü2") == (1, completed("ü2"))
     assert await answer("a", "u3") == (2, None)
+    assert await answer("a", 'u"1', 1) == (1, completed('u"1', b'"old"'))
+    assert await answer("a", "ü2", 2) is None
     assert await answer("a", "u4") is None
     assert await answer("b", "u3") is None
 

@@ -111,7 +111,7 @@ WHERE run_key = $1 AND seq >= $2 AND position($3::bytea IN data) > 0
 ORDER BY seq
 LIMIT $4;
 
--- The same over all runs of an id, the newest first.
+-- The same over all runs of an id, the newest first, or over the one of that number.
 -- name: rows_of_id_with
 SELECT r.run, h.seq, h.at, h.data
 FROM {schema}.runs r
@@ -121,9 +121,9 @@ CROSS JOIN LATERAL (
     WHERE run_key = r.run_key AND position($2::bytea IN data) > 0
     ORDER BY seq
 ) h
-WHERE r.workflow_id = $1
+WHERE r.workflow_id = $1 AND ($3::integer IS NULL OR r.run = $3)
 ORDER BY r.run DESC, h.seq
-LIMIT $3;
+LIMIT $4;
 
 -- Orchestrators that live, and the code that each has.
 -- name: orchestrators

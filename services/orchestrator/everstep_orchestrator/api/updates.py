@@ -80,9 +80,11 @@ async def _updated(api: Api, update: Update, update_id: str, seconds: float) -> 
     def wanted(fact: Fact) -> bool:
         return fact.body.submission_id == update_id and fact.type in _ANSWERS
 
+    # What an earlier run answered is no answer of this one, unless this one says so.
+    look_here = partial(look, run.identity.run)
     async with watching(api, workflow_id) as watch:
         await submit(api, update)
-        answer = await answered(api, watch, wanted, look, seconds)
+        answer = await answered(api, watch, wanted, look_here, seconds)
     if answer is None:
         return UpdateResult(workflow_id=workflow_id, update_id=update_id, status="accepted")
     if isinstance(answer, UpdateResult):
@@ -94,9 +96,9 @@ async def _updated(api: Api, update: Update, update_id: str, seconds: float) -> 
     return _completed(workflow_id, update_id, answer.body.run, answer.body.result)
 
 
-async def _look(api: Api, workflow_id: str, update_id: str) -> UpdateResult | None:
+async def _look(api: Api, workflow_id: str, update_id: str, run: int | None = None) -> UpdateResult | None:
     """The answer that stands in a history; a failure is raised as the answer that it is."""
-    found = await api.reader.histories.answer(workflow_id, update_id)
+    found = await api.reader.histories.answer(workflow_id, update_id, run)
     if found is None or found.event is None:
         return None
     if isinstance(found.event, UpdateFailed):
