@@ -14,10 +14,11 @@ import click
 from everstep import _doors, settings, telemetry
 from everstep.checking.rules import PRELUDE, RULES, Rule
 from everstep.cli import ALIASES, COMMANDS, everstep
+from everstep.conformance import CHECKS
 from everstep_schemas.documents.lifecycle import KINDS
 
 HERE = Path(__file__).parent
-PAGES = ("settings.md", "metrics.md", "cli.md", "messages.md", "determinism.md")
+PAGES = ("settings.md", "metrics.md", "cli.md", "messages.md", "determinism.md", "other-languages.md")
 
 
 def settings_table() -> Iterator[str]:
@@ -41,6 +42,13 @@ def lifecycle_table() -> Iterator[str]:
     for kind in KINDS:
         always, sometimes = (", ".join(f"`{name}`" for name in names) for names in (kind.always, kind.sometimes))
         yield f"| `{kind.type}` | {always} | {sometimes} | {kind.description} |"
+
+
+def checks() -> Iterator[str]:
+    yield "| rule | check |"
+    yield "| --- | --- |"
+    for check in sorted(CHECKS, key=lambda check: check.rule):
+        yield f"| {check.rule} | {check.title} |"
 
 
 def doors() -> Iterator[str]:
@@ -124,6 +132,7 @@ SECTIONS: dict[str, Callable[[], Iterator[str]]] = {
     "metrics": metrics_table,
     "lifecycle": lifecycle_table,
     "commands": commands,
+    "checks": checks,
     "doors": doors,
     "prelude": prelude,
     "rules": rules,

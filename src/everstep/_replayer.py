@@ -9,9 +9,10 @@ import msgspec
 
 from everstep import _doors
 from everstep._core.engine import CannotRun, Engine
-from everstep._replaying import Hello, Outcome, Recorded, read_frame, write_frame
+from everstep._replaying import Hello, Outcome, read_frame, write_frame
 from everstep._watchdog import Watchdog
 from everstep.app import LoadError, load
+from everstep.histories import History
 from everstep.settings import Settings
 from everstep_schemas.names import Topics
 
@@ -32,13 +33,13 @@ def main(app: str) -> None:
     engine = Engine(loaded, Topics(), max_payload_bytes=limit, guard=watchdog)
     watchdog.start()
     while (frame := read_frame(sys.stdin.buffer)) is not None:
-        write_frame(answers, _replay(engine, msgspec.msgpack.decode(frame, type=Recorded)))
+        write_frame(answers, _replay(engine, msgspec.msgpack.decode(frame, type=History)))
 
 
-def _replay(engine: Engine, recorded: Recorded) -> Outcome:
+def _replay(engine: Engine, history: History) -> Outcome:
     try:
-        replay = engine.replay(recorded.identity)
-        for row in recorded.rows:
+        replay = engine.replay(history.identity)
+        for row in history.rows:
             replay.feed(row)
         run = replay.finish()
     except CannotRun as error:

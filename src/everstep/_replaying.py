@@ -16,18 +16,12 @@ from typing import BinaryIO, Self
 
 import msgspec
 
-from everstep._core.model import HistoryRow, Identity, StallReason
+from everstep._core.model import StallReason
 from everstep.app import LoadError
+from everstep.histories import History
 
 _LENGTH_BYTES = 8
 _MOST_SAID_BYTES = 2_000
-
-
-class Recorded(msgspec.Struct, frozen=True):
-    """A history, with all that replaying it needs."""
-
-    identity: Identity
-    rows: list[HistoryRow]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -66,12 +60,12 @@ class Replayer:
     ) -> None:
         await self._stop()
 
-    async def replay(self, recorded: Recorded) -> Outcome:
+    async def replay(self, history: History) -> Outcome:
         """What becomes of this history."""
         if self._process is None:
             await self._start()
         try:
-            await self._write(msgspec.msgpack.encode(recorded))
+            await self._write(msgspec.msgpack.encode(history))
             return msgspec.msgpack.decode(await self._read(), type=Outcome)
         except (asyncio.IncompleteReadError, ConnectionError):
             said = await self._stop()

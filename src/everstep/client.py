@@ -22,7 +22,7 @@ from everstep._client.transport import Ended, Transport
 from everstep._core.attributes import AttributeValue, stored
 from everstep._core.children import ChildHandle
 from everstep._core.payloads import codec_for
-from everstep.errors import CALLBACK_FAILED, RunCancelled, RunError, RunFailed, RunTerminated, RunTimedOut
+from everstep.errors import CALLBACK_FAILED, Rejected, RunCancelled, RunError, RunFailed, RunTerminated, RunTimedOut
 from everstep.queries import Query, Update
 from everstep.settings import Settings, SettingsError
 from everstep.signals import Signal
@@ -390,7 +390,7 @@ def _transport(settings: Settings | None, kafka_bootstrap: str | None, api_url: 
 
 def _in_utc(at: datetime | None) -> datetime | None:
     if at is not None and at.tzinfo is None:
-        raise ValueError("start_at has no time zone: datetime(…, tzinfo=UTC)")
+        raise Rejected("start_at has no time zone: datetime(…, tzinfo=UTC)")
     return None if at is None else at.astimezone(UTC)
 
 

@@ -23,6 +23,7 @@ from everstep._core.arguments import Arguments
 from everstep._core.calls import ActivityCall
 from everstep._core.handles import Handle
 from everstep._options import BUILT_IN, Options, in_seconds
+from everstep._tasks import noted
 from everstep.retry import Retry
 
 P = ParamSpec("P")
@@ -154,7 +155,8 @@ class Activity(Generic[P, R]):
 
     async def _awaited(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.is_async:
-            return await self.fn(*args, **kwargs)
+            with noted():
+                return await self.fn(*args, **kwargs)
         return await asyncio.to_thread(self.fn, *args, **kwargs)
 
     def decode_args(

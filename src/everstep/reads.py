@@ -21,6 +21,7 @@ from everstep import _database
 from everstep._database import Database
 from everstep._database import DatabaseUnavailable as DatabaseUnavailable
 from everstep._database import NotMigrated as NotMigrated
+from everstep.histories import HistoryEvent as HistoryEvent
 from everstep.settings import Settings
 from everstep.stored_histories import Histories
 from everstep_schemas import events, wire
@@ -98,14 +99,6 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True):
 
     runs: list[RunSummary]
     cursor: str | None = None
-
-
-class HistoryEvent(msgspec.Struct, frozen=True):
-    """One event of a history with its number and the instant of its activation."""
-
-    seq: int
-    at: datetime
-    event: events.AnyEvent
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):

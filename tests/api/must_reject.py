@@ -105,7 +105,12 @@ async def c(client: Client, env: WorkflowEnvironment) -> None:
     (await run.result()).charge_id  # R
     (await client.run("x", of=fulfil_order).result()).charge_id  # R
     env.replace(process_payment, returns=3)  # R
+    env.replace(process_payment, lambda order: 3)  # R
+    env.replace(check_inventory, notify_customer)  # R
     env.provide(open_ledger, 3)  # R
+    await env.skip(3)  # R
+    env.spy(check_inventory).fail("no")  # R
+    env.spy(check_inventory).delay(3)  # R
 
 
 Retry("three")  # R

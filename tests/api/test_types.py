@@ -1,7 +1,8 @@
 """Programs that use the authors' API, under both type checkers: right ones pass, each wrong line is found.
 
 The checkers read the real sources. `examples` is how programs look, `test_order.py` how their tests look, `accepted.py`
-says which types must be found, and `must_reject.py` marks the lines that must be refused: those and no others.
+and `testing.py` say which types must be found, and `must_reject.py` marks the lines that must be refused: those and no
+others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 WRONG = "must_reject.py"
-FILES = [*sorted(HERE.joinpath("examples").glob("*.py")), HERE / "test_order.py", HERE / "accepted.py", HERE / WRONG]
+RIGHT = ("test_order.py", "accepted.py", "testing.py")
+FILES = [*sorted(HERE.joinpath("examples").glob("*.py")), *(HERE / name for name in (*RIGHT, WRONG))]
 Finding = tuple[str, int, str]
 Checker = Callable[[Path], list[Finding]]
 

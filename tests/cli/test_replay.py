@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from everstep.cli._exports import ExportedEvent, NoHistory, histories
+from everstep.histories import Header, HistoryLine, NoHistory, read_all, written
 from everstep_schemas import events
 
 from .conftest import Everstep, Ran
@@ -109,7 +109,7 @@ def done(ref: int, value: int = 7) -> events.ActivityCompleted:
 
 def exported(workflow_id: str, *history: events.AnyEvent, run: int = 1) -> list[str]:
     return [
-        msgspec.json.encode(ExportedEvent(workflow_id, run, seq, AT, event)).decode()
+        msgspec.json.encode(HistoryLine(workflow_id=workflow_id, run=run, seq=seq, at=AT, event=event)).decode()
         for seq, event in enumerate(history, 1)
     ]
 
@@ -249,11 +249,11 @@ async def test_only_some(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["{"], "histories.jsonl, line 1 is no event as `everstep history ID --json` prints them"),
+        (["{"], "histories.jsonl, line 1 is no event: "),
         (['{"seq":1}'], "line 1 is no event"),
         (order("a")[1:], "line 1: event 2 of 'a' stands where 1 should"),
         ([*order("a"), *order("b")[:2], order("a")[2]], "line 7: event 3 of 'a' stands where 1 should"),
-        (exported("a", charged(1)), "line 1: the first event of a history is `started`"),
+        (exported("a", charged(1)), "line 1: a history begins with the event `started`"),
     ],
 )
 async def test_a_file_that_holds_something_else(shop: Shop, lines: list[str], message: str) -> None:
@@ -285,21 +285,28 @@ async def test_a_database_that_does_not_answer(everstep: Everstep) -> None:
 
 
 def test_rows_are_activations() -> None:
-    [recorded] = histories([line.encode() for line in order("a", run=3)], "x")
+    [recorded] = read_all([line.encode() for line in order("a", run=3)], "x")
     assert (recorded.identity.workflow_id, recorded.identity.run, recorded.identity.nonce) == ("a", 3, "n")
     assert [(row.seq, len(events.decode_events(row.data))) for row in recorded.rows] == [(1, 2), (3, 2)]
     assert {row.at for row in recorded.rows} == {int(AT.timestamp()) * 1_000_000 + 123_456}
 
 
 def test_no_lines_are_no_histories() -> None:
-    assert list(histories([b"\n"], "x")) == []
+    assert list(read_all([b"\n"], "x")) == []
     with pytest.raises(NoHistory, match="x, line 2"):
-        list(histories([b"\n", b"[]"], "x"))
+        list(read_all([b"\n", b"[]"], "x"))
+
+
+def test_a_header_says_whose_the_lines_after_it_are() -> None:
+    lines = [line.encode() for line in exported("", began(1), charged(1))]
+    text = written(Header("a", 2), lines) + written(Header("b", 3), lines)
+    found = [(one.identity.workflow_id, one.identity.run) for one in read_all(text.splitlines(), "x")]
+    assert found == [("a", 2), ("b", 3)]
 
 
 def test_payloads_are_kept_as_they_are() -> None:
     began_with = msgspec.structs.replace(began(1), args=Raw(b'[1.50, {"b":1,"a":12345678901234567890123}]'))
-    [recorded] = histories([line.encode() for line in exported("a", began_with)], "x")
+    [recorded] = read_all([line.encode() for line in exported("a", began_with)], "x")
     [started] = events.decode_events(recorded.rows[0].data)
     assert isinstance(started, events.Started)
     assert bytes(started.args) == b'[1.50, {"b":1,"a":12345678901234567890123}]'

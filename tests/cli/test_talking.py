@@ -52,7 +52,8 @@ async def test_updates_and_queries(installation: Installation, everstep: Everste
     assert (done.code, done.out, done.err) == (0, "7\n", "")
     assert (await everstep("update", "a/b 1", "add", "2", "--update-id", "u1")).out == "7\n"
     rejected = await everstep("update", "a/b 1", "add", "0")
-    assert (rejected.code, rejected.out, rejected.err) == (1, "", "error: only numbers above 0\n")
+    assert (rejected.code, rejected.out) == (1, "")
+    assert rejected.err == "error: update 'add' of run 'a/b 1' was rejected: only numbers above 0\n"
     failed = await everstep("update", "a/b 1", "add", "13")
     assert (failed.code, failed.out) == (1, "")
     assert "unlucky" in failed.err

@@ -263,9 +263,10 @@ async def test_updates_that_come_to_nothing(client: Client, script: Script) -> N
     failed = await refused(LifecycleType.UPDATE_FAILED, error=ErrorInfo(type="OutOfStock", message="none left"))
     assert isinstance(failed, UpdateFailed)
     assert (failed.type, str(failed.cause)) == ("OutOfStock", "OutOfStock: none left")
+    assert str(failed) == "update 'change' of run 'a' failed: OutOfStock: none left"
     rejected = await refused(REJECTED, reason="only numbers above 0")
     assert isinstance(rejected, UpdateRejected)
-    assert str(rejected) == "only numbers above 0"
+    assert str(rejected) == "update 'change' of run 'a' was rejected: only numbers above 0"
     assert isinstance(await refused(REJECTED, reason="no run has the id 'a'"), RunNotFound)
     assert isinstance(await refused(REJECTED, reason="run 1 of 'a' has ended (completed)"), Rejected)
     earlier = await refused(REJECTED, reason="duplicate: update 'u1' was carried out by an earlier run of this id")
@@ -345,7 +346,7 @@ async def test_what_cannot_be_sent_is_refused_here(client: Client) -> None:
         await client.start(fulfil, Order("1"), id="a", attributes={"a": "\ud800"})
     with pytest.raises(TypeError, match="attribute 'a' is text"):
         await client.start(fulfil, Order("1"), id="a", attributes={"a": object()})  # type: ignore[dict-item]
-    with pytest.raises(ValueError, match="start_at has no time zone"):
+    with pytest.raises(Rejected, match="start_at has no time zone"):
         await client.start(fulfil, Order("1"), id="a", start_at=datetime(2030, 1, 1))
     with pytest.raises(PayloadError):
         await client.run("a").update(change, "no order")  # type: ignore[misc]

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from everstep._client.transport import NO_ATTRIBUTES, Ended, Started, real_time
+from everstep._client.transport import NO_ATTRIBUTES, Ended, Started, real_time, update_failure, update_refusal
 from everstep.errors import (
     CallbackClosed,
     EverstepError,
@@ -22,8 +22,6 @@ from everstep.errors import (
     Rejected,
     RunAlreadyExists,
     RunNotFound,
-    UpdateFailed,
-    UpdateRejected,
 )
 from everstep.reads import (
     CallbackResult,
@@ -123,6 +121,18 @@ class _Unanswered(Exception):
     """Nothing is known yet; asking again is safe."""
 
 
+class _Refused(Exception):
+    """An update was not accepted, for this reason."""
+
+
+class _Failed(Exception):
+    """An update could not be carried out."""
+
+    def __init__(self, error: ErrorInfo) -> None:
+        super().__init__(error.type)
+        self.error = error
+
+
 class HttpTransport:
     """A client of `EVERSTEP_API_URL`."""
 
@@ -189,10 +199,15 @@ class HttpTransport:
         """Asks again and again with the same id, which is carried out once."""
         path = f"{_path(update.workflow_id)}/updates/{quote(update.name, safe='')}"
         body = _UpdateBody(update.value, update.update_id)
-        while True:
-            result = await self._persist("POST", path, UpdateResult, {"wait": _WAIT}, body)
-            if result.status == "completed":
-                return NULL if result.value is UNSET else result.value
+        try:
+            while True:
+                result = await self._persist("POST", path, UpdateResult, {"wait": _WAIT}, body)
+                if result.status == "completed":
+                    return NULL if result.value is UNSET else result.value
+        except _Refused as refused:
+            raise update_refusal(update, str(refused)) from None
+        except _Failed as failed:
+            raise update_failure(update, failed.error) from None
 
     async def callback(self, submission: CallbackSubmission) -> None:
         path = f"/callbacks/{quote(submission.token, safe='')}"
@@ -296,7 +311,7 @@ class HttpTransport:
         if kind == "no-such-run":
             return RunNotFound(detail, workflow_id=problem.workflow_id or "")
         if kind == "update-failed":
-            return UpdateFailed(f"the update failed: {detail}", error=problem.error or ErrorInfo(type="Unknown"))
+            return _Failed(problem.error or ErrorInfo(type="Unknown", message=detail))
         if kind in _ERRORS:
             return _ERRORS[kind](detail)
         if response.is_client_error:
@@ -306,12 +321,12 @@ class HttpTransport:
         )
 
 
-_ERRORS: dict[str, type[EverstepError]] = {
+_ERRORS: dict[str, type[Exception]] = {
     "no-such-query": QueryError,
     "query-failed": QueryError,
     "cannot-replay": QueryError,
     "no-code": QueryError,
-    "update-rejected": UpdateRejected,
+    "update-rejected": _Refused,
     "callback-closed": CallbackClosed,
 }
 

@@ -18,8 +18,8 @@ from typing import NoReturn
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from msgspec import UNSET, Raw
 
-from everstep._client.transport import NO_ATTRIBUTES, Ended, Started, real_time, refusal, update_refusal
-from everstep.errors import EverstepError, NotReachable, Rejected, UpdateFailed
+from everstep._client.transport import NO_ATTRIBUTES, Ended, Started, real_time, refusal, update_failure, update_refusal
+from everstep.errors import EverstepError, NotReachable, Rejected
 from everstep.lifecycle import CLOSING, Fact, LifecycleTail, Watch
 from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
 from everstep.settings import Settings
@@ -174,12 +174,11 @@ def _answer(update: Update, fact: Fact) -> Raw:
     if fact.type == LifecycleType.UPDATE_COMPLETED:
         return NULL if body.result is UNSET else body.result
     if fact.type == LifecycleType.UPDATE_FAILED:
-        error = body.error or ErrorInfo(type="Unknown")
-        raise UpdateFailed(f"the update failed: {error.type}: {error.message}", error=error)
+        raise update_failure(update, body.error or ErrorInfo(type="Unknown"))
     reason = body.reason or ""
     if reason == f"duplicate: update {update.update_id!r} was carried out by an earlier run of this id":
         _needs_api(f"for its answer: {reason.removeprefix('duplicate: ')}, and")
-    raise update_refusal(update.workflow_id, reason)
+    raise update_refusal(update, reason)
 
 
 def _needs_api(what: str) -> NoReturn:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, Raw, UnsetType
 
-from everstep.errors import EverstepError, Rejected, RunAlreadyExists, RunNotFound, UpdateRejected
+from everstep.errors import (
+    CallbackClosed,
+    EverstepError,
+    Rejected,
+    RunAlreadyExists,
+    RunNotFound,
+    UpdateFailed,
+    UpdateRejected,
+)
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import AttributeValue
 from everstep_schemas.wire import CallbackSubmission, Cancel, Signal, Start, Terminate, Update
@@ -129,8 +137,22 @@ def refusal(workflow_id: str, reason: str) -> EverstepError:
     return Rejected(reason)
 
 
-def update_refusal(workflow_id: str, reason: str) -> EverstepError:
+def update_refusal(update: Update, reason: str) -> EverstepError:
     """The error for the reason that an update was given: the run's code has refused it, or no code was asked."""
     if reason.startswith("no run has the id"):
-        return RunNotFound(reason, workflow_id=workflow_id)
-    return Rejected(reason) if _ENDED.fullmatch(reason) else UpdateRejected(reason)
+        return RunNotFound(reason, workflow_id=update.workflow_id)
+    if _ENDED.fullmatch(reason):
+        return Rejected(reason)
+    return UpdateRejected(f"update {update.name!r} of run {update.workflow_id!r} was rejected: {reason}")
+
+
+def update_failure(update: Update, error: ErrorInfo) -> UpdateFailed:
+    """The error for what a run could not carry out."""
+    why = f"{error.type}: {error.message}" if error.message else error.type
+    return UpdateFailed(f"update {update.name!r} of run {update.workflow_id!r} failed: {why}", error=error)
+
+
+def callback_refusal(reason: str) -> EverstepError:
+    """The error for the reason that what was said to a callback was given."""
+    impossible = reason.startswith("the value does not fit") or reason == "no such callback"
+    return Rejected(reason) if impossible else CallbackClosed(reason)

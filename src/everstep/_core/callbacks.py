@@ -75,6 +75,9 @@ class Callbacks:
     def __contains__(self, seq: int) -> bool:
         return seq in self._open
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def __iter__(self) -> Iterator[int]:
         return iter(self._open)
 

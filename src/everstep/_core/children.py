@@ -93,6 +93,9 @@ class Children:
     def __contains__(self, seq: int) -> bool:
         return seq in self._pending
 
+    def __len__(self) -> int:
+        return len(self._pending)
+
     def __iter__(self) -> Any:
         return iter(self._pending)
 
@@ -167,6 +170,9 @@ class Requests:
 
     def __contains__(self, seq: int) -> bool:
         return seq in self._pending
+
+    def __len__(self) -> int:
+        return len(self._pending)
 
     def __iter__(self) -> Any:
         return iter(self._pending)

@@ -122,6 +122,9 @@ class Updates:
     def __iter__(self) -> Any:
         return iter(self._running)
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     def add(self, name: str, handler: UpdateHandler) -> None:
         self._handlers[name] = handler
 

@@ -11,13 +11,13 @@ because adding an optional field must not.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from msgspec import Raw
 
 from everstep._core.model import StallReason
+from everstep._core.places import frames, package
 from everstep_schemas import events
 from everstep_schemas.events import CommandEvent, Event
 
@@ -235,11 +235,7 @@ _MACHINERY = {"everstep", "asyncio", "contextlib", "functools"}
 
 def _author_line() -> str:
     """Where the author's code stands that has just produced a command."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _MACHINERY:
+    for frame in frames():
+        if package(frame) not in _MACHINERY:
             return f" (at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname})"
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
     return ""

@@ -16,6 +16,7 @@ from everstep._core.messages import Lookup, Sender
 from everstep._core.model import Activation, CannotRun, ClosedStatus, Identity, StallReason, Successor
 from everstep._core.program import Program
 from everstep._core.rows import rows_of
+from everstep._core.standing import Standing, outline_of, standing_of
 from everstep._core.states import ACTIVITY, RUN
 from everstep.errors import CALLBACK_FAILED
 from everstep_schemas import events, wire
@@ -100,6 +101,14 @@ class LiveRun:
     def differing(self) -> StallReason | None:
         """The first of those, in words."""
         return self._program.scope.journal.differing
+
+    def standing(self) -> Standing:
+        """All that decides what the run does next, to be compared with another replay of the same rows."""
+        return standing_of(self._program)
+
+    def outline(self) -> tuple[object, ...]:
+        """The same in numbers, as quick with much pending as with little."""
+        return outline_of(self._program)
 
     def pending_activity(self, seq: int) -> ActivityScheduled | None:
         """The activity that was scheduled at event `seq` and has not ended."""

@@ -143,12 +143,19 @@ class Mailbox:
     def __contains__(self, seq: int) -> bool:
         return seq in self._waits
 
+    def __len__(self) -> int:
+        return len(self._waits)
+
     def applied(self, signal_id: str) -> bool:
         return signal_id in self._ids
 
     def ids(self) -> list[str]:
         """The ids of all signals that were applied, oldest first."""
         return list(self._ids)
+
+    def waits(self) -> dict[int, str]:
+        """The names of the signals that are waited for, by the number of the wait."""
+        return {seq: handle.name for seq, handle in self._waits.items()}
 
     def pending(self, name: str) -> int:
         """How many messages of that name nobody has received."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
 
@@ -50,6 +50,10 @@ class Wakeups:
             heappop(heap)
         return heap[0] if heap else None
 
+    def all(self) -> list[tuple[int, int]]:
+        """Every `(instant, seq)`, earliest first."""
+        return sorted((at, seq) for seq, at in self._at.items())
+
 
 class Timers:
     """The run's durable timers that have neither fired nor been cancelled."""
@@ -66,6 +70,9 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._pending)
 
     def start(self, fire_at: int, fire: Callable[[], object]) -> int:
         """Record a timer that calls `fire` at `fire_at`, or when history says so. Returns its number."""

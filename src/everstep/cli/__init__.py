@@ -19,6 +19,7 @@ COMMANDS = {
     "stack": ("stack", "A local Kafka and PostgreSQL."),
     "migrate": ("migrate", "Create or update the database and the topics."),
     "check": ("check", "Check the workflows of MODULE:app for what replay could not repeat."),
+    "conformance": ("conformance", "Check a worker in any language against what any worker must do."),
     "check-config": ("check_config", "Check the settings, and what they lead to."),
     "start": ("steering", "Start a run."),
     "signal": ("steering", "Send a signal to a run."),

@@ -13,11 +13,11 @@ import click
 
 from everstep import words
 from everstep._client.transport import Ended
-from everstep.cli._exports import ExportedEvent
 from everstep.cli._output import as_json, fields, json_line, one_line, table, when
 from everstep.cli._parsing import attribute_values
 from everstep.cli._results import awaited, ending, show
 from everstep.cli._sources import Source, source
+from everstep.histories import HistoryLine
 from everstep.pending import Pending
 from everstep.reads import Condition, Filter, HistoryEvent, RunDescription, RunSummary, Status
 from everstep_schemas import events
@@ -169,7 +169,7 @@ async def _exported(id: str, run: int | None) -> None:
     async with source() as here:
         number = (await here.describe(id, run)).run
         async for event in here.history(id, number):
-            json_line(ExportedEvent(id, number, event.seq, event.at, event.event))
+            json_line(HistoryLine(workflow_id=id, run=number, seq=event.seq, at=event.at, event=event.event))
 
 
 @click.command("result")

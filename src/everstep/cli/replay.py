@@ -17,10 +17,10 @@ import click
 import msgspec
 
 from everstep._core.model import Identity, StallReason
-from everstep._replaying import Outcome, Recorded, Replayer
-from everstep.cli._exports import NoHistory, histories
+from everstep._replaying import Outcome, Replayer
 from everstep.cli._failures import DONE, FINDING
 from everstep.cli._output import as_json, json_line, one_line
+from everstep.histories import History, NoHistory, read_all
 from everstep.settings import Settings
 
 _EVERY = 20
@@ -117,7 +117,7 @@ async def _replay(app: str, file: BinaryIO | None, workflow: str | None, limit: 
 
 
 @asynccontextmanager
-async def _source(file: BinaryIO | None, workflow: str | None) -> AsyncIterator[AsyncIterator[Recorded]]:
+async def _source(file: BinaryIO | None, workflow: str | None) -> AsyncIterator[AsyncIterator[History]]:
     if file is not None:
         yield _exported(file, workflow)
         return
@@ -125,16 +125,16 @@ async def _source(file: BinaryIO | None, workflow: str | None) -> AsyncIterator[
 
     async with connect(Settings.from_environment(needs=("postgres_dsn",)), connections=1) as reader:
 
-        async def stored() -> AsyncIterator[Recorded]:
+        async def stored() -> AsyncIterator[History]:
             async for run in reader.histories.open_runs(workflow):
                 rows = [row async for page in reader.histories.pages(run.identity.run_key) for row in page]
-                yield Recorded(run.identity, rows)
+                yield History(run.identity, rows)
 
         yield stored()
 
 
-async def _exported(file: BinaryIO, workflow: str | None) -> AsyncIterator[Recorded]:
-    for recorded in histories(file, file.name):
+async def _exported(file: BinaryIO, workflow: str | None) -> AsyncIterator[History]:
+    for recorded in read_all(file, file.name):
         if workflow is None or recorded.identity.workflow == workflow:
             yield recorded
 
