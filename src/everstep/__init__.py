@@ -15,7 +15,7 @@ from everstep._fanout import Failures, MapHandle, MapItem, MapProgress, MapResul
 from everstep._saga import Saga
 from everstep.activity import ActivityInfo
 from everstep.app import App
-from everstep.client import Client, Run
+from everstep.client import CallbackClient, Client, Run
 from everstep.context import Context, External, Log, RunInfo, SignalStream
 from everstep.definitions import Activity, AsyncActivity, SyncActivity
 from everstep.durations import Duration, days, hours, minutes, seconds
@@ -70,6 +70,7 @@ __all__ = [
     "AttributeValue",
     "Backoff",
     "Callback",
+    "CallbackClient",
     "CallbackClosed",
     "CallbackError",
     "ChildError",

@@ -1,7 +1,7 @@
-"""The client: starts runs, steers them, awaits what they return.
+"""The client: starts runs, steers and asks them, awaits what they return.
 
-With `EVERSTEP_API_URL` it uses the HTTP API for everything. With Kafka alone it starts, signals, cancels, terminates,
-and awaits the results of runs that it started.
+With `EVERSTEP_API_URL` it uses the HTTP API for everything. With Kafka alone it starts, signals, updates, cancels and
+terminates runs, settles callbacks, and awaits the results of runs that it started.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ import dataclasses
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from msgspec import UNSET, Raw
 from typing_extensions import TypeVarTuple, Unpack
 
-from everstep._client import transport
+from everstep._client import transport_of
 from everstep._client.transport import Ended, Transport
 from everstep._core.attributes import AttributeValue, stored
 from everstep._core.children import ChildHandle
 from everstep._core.payloads import codec_for
-from everstep.errors import CALLBACK_FAILED, RunCancelled, RunError, RunFailed, RunTerminated, RunTimedOut
+from everstep.errors import CALLBACK_FAILED, Rejected, RunCancelled, RunError, RunFailed, RunTerminated, RunTimedOut
 from everstep.queries import Query, Update
 from everstep.settings import Settings, SettingsError
 from everstep.signals import Signal
 from everstep.workflows import Workflow
-from everstep_schemas import wire
+from everstep_schemas import events, wire
 from everstep_schemas.names import why_bad_name
 from everstep_schemas.wire import NULL, OnDuplicate
 
@@ -109,7 +109,7 @@ class Run(Generic[R_co]):
     @overload
     async def query(self, query: str, /, *args: Any) -> Any: ...
     async def query(self, query: Query[Any] | str, /, *args: Any, returns: Any = Any) -> Any:
-        """What the run's code answers, as of its last event; also once it has ended.
+        """What the run's code answers, as of its last stored event; also once it has ended. Needs the HTTP API.
 
         Raises `QueryError` if it has no answer, `RunNotFound` if there is no such run.
         """
@@ -138,7 +138,8 @@ class Run(Generic[R_co]):
 
         The same `update_id` is done once and answered the same however often it is sent; without one each call is its
         own. Raises `UpdateRejected` if the run's code does not accept it, `UpdateFailed` if it cannot be carried out,
-        `TimeoutError` if there is no answer after `timeout`: it may still be done.
+        `TimeoutError` if there is no answer after `timeout`: it may still be done; `RunNotFound` if there is no run and
+        `Rejected` if it has ended. Over Kafka alone, what a run answered that has ended since cannot be had again.
         """
         name, takes, gives = (
             (update, codec_for(Any), codec_for(Any))
@@ -182,25 +183,32 @@ class CallbackClient:
         self._token = token
 
     async def complete(self, value: Any = None, /, *, submission_id: str | None = None) -> None:
-        """Gives the callback its value. Raises `CallbackClosed` if it was completed before, or nobody waits for it.
+        """Gives the callback its value; on return it is durable.
 
-        The same `submission_id` is applied once however often it is sent.
+        The same `submission_id` counts once however often it is sent; without one this call counts once. Over HTTP it
+        raises `CallbackClosed` if the callback was settled before or nobody waits for it any more, and `Rejected` if
+        there is none with this token or the value is not of its type; over Kafka alone nobody answers.
         """
         await self._transport.callback(
             wire.CompleteCallback(
-                token=self._token, value=Raw(codec_for(Any).encode(value)), submission_id=_identity(submission_id)
+                token=self._token,
+                value=Raw(codec_for(Any).encode(value)),
+                submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
             )
         )
 
     async def fail(self, message: str, /, *, type: str = CALLBACK_FAILED, submission_id: str | None = None) -> None:
-        """Fails the callback: its run sees a `CallbackError`. Raises as `complete` does."""
-        problem = wire.CallbackProblem(message=message, type=type)
+        """Fails the callback: its run sees a `CallbackError` of this `type`. Answers as `complete` does."""
         await self._transport.callback(
-            wire.FailCallback(token=self._token, error=problem, submission_id=_identity(submission_id))
+            wire.FailCallback(
+                token=self._token,
+                error=wire.CallbackProblem(message=message, type=type),
+                submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+            )
         )
 
     async def heartbeat(self, details: Any = None, /) -> None:
-        """Says that the work goes on, so that the callback's `heartbeat_timeout` begins anew."""
+        """Says that the work goes on: the callback's `heartbeat_timeout` begins anew. On return it is durable."""
         await self._transport.callback(
             wire.HeartbeatCallback(token=self._token, details=Raw(codec_for(Any).encode(details)))
         )
@@ -209,29 +217,19 @@ class CallbackClient:
 class Client:
     """Use as `async with Client() as client`. Settings come from the environment, arguments go before them.
 
-    Safe to share between any number of tasks of one event loop.
+    Safe to share between any number of tasks of one event loop. With a `transport` that leads to an installation
+    already, such as that of a test, nothing else is looked at.
     """
 
     def __init__(
-        self, *, kafka_bootstrap: str | None = None, api_url: str | None = None, settings: Settings | None = None
+        self,
+        *,
+        kafka_bootstrap: str | None = None,
+        api_url: str | None = None,
+        settings: Settings | None = None,
+        transport: Transport | None = None,
     ) -> None:
-        settings = Settings.from_environment() if settings is None else settings
-        if api_url is not None:
-            settings = dataclasses.replace(settings, api_url=api_url)
-        elif kafka_bootstrap is not None:
-            settings = dataclasses.replace(settings, kafka_bootstrap=kafka_bootstrap, api_url="")
-        if not settings.api_url and not settings.kafka_bootstrap:
-            raise SettingsError(
-                ["neither EVERSTEP_API_URL nor EVERSTEP_KAFKA_BOOTSTRAP is set: a client needs one of them"]
-            )
-        self._transport = transport(settings)
-
-    @classmethod
-    def _over(cls, transport: Transport) -> Self:
-        """A client of whatever installation `transport` leads to."""
-        client = cls.__new__(cls)
-        client._transport = transport
-        return client
+        self._transport = _transport(settings, kafka_bootstrap, api_url) if transport is None else transport
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
@@ -329,12 +327,12 @@ class Client:
             args=Raw(encoded),
             version=version,
             on_duplicate=on_duplicate,
-            attributes={name: stored(name, value) for name, value in attributes.items()},
+            attributes=_stored(attributes),
             memo={name: Raw(codec_for(Any).encode(value)) for name, value in memo.items()},
-            start_at=start_at,
+            start_at=_in_utc(start_at),
             timeout_seconds=None if timeout is None else timeout.total_seconds(),
             with_signal=None if with_signal is None else _first_signal(*with_signal),
-            submission_id=_identity(submission_id),
+            submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
         )
         started = await self._transport.start(start)
         run = Run(self._transport, id, decode, started.ended)
@@ -356,10 +354,18 @@ class Client:
         return CallbackClient(self._transport, token)
 
     def list(
-        self, *, workflow: str | None = None, status: Filter | None = None, limit: int | None = None
+        self,
+        *,
+        workflow: str | None = None,
+        status: Filter | None = None,
+        attributes: Mapping[str, AttributeValue] = _NOTHING,
+        limit: int | None = None,
     ) -> AsyncIterator[RunSummary]:
-        """Runs, newest first: of one workflow, of one status or condition, at most `limit`. Needs the HTTP API."""
-        return self._transport.runs(workflow, status, limit)
+        """Runs, newest first: of one workflow, of one status or condition, at most `limit`. Needs the HTTP API.
+
+        Of `attributes` a run has all, with these values; of a list the items given are among the run's.
+        """
+        return self._transport.runs(workflow, status, limit, _stored(attributes))
 
 
 def _call(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], returns: Any) -> tuple[str, bytes, Any]:
@@ -369,13 +375,33 @@ def _call(workflow: Workflow[..., Any] | str, args: tuple[Any, ...], returns: An
     return workflow.name, workflow.encode_args(args, {})[0], workflow.decode_result
 
 
+def _transport(settings: Settings | None, kafka_bootstrap: str | None, api_url: str | None) -> Transport:
+    settings = Settings.from_environment() if settings is None else settings
+    if api_url is not None:
+        settings = dataclasses.replace(settings, api_url=api_url)
+    elif kafka_bootstrap is not None:
+        settings = dataclasses.replace(settings, kafka_bootstrap=kafka_bootstrap, api_url="")
+    if not settings.api_url and not settings.kafka_bootstrap:
+        raise SettingsError(
+            ["neither EVERSTEP_API_URL nor EVERSTEP_KAFKA_BOOTSTRAP is set: a client needs one of them"]
+        )
+    return transport_of(settings)
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    if at is not None and at.tzinfo is None:
+        raise Rejected("start_at has no time zone: datetime(…, tzinfo=UTC)")
+    return None if at is None else at.astimezone(UTC)
+
+
+def _stored(attributes: Mapping[str, AttributeValue]) -> dict[str, events.AttributeValue]:
+    """Attributes as they are kept; `TypeError` or `ValueError` for what cannot be."""
+    return {name: stored(name, value) for name, value in attributes.items()}
+
+
 def _first_signal(signal: Signal[Any] | str, value: Any) -> wire.FirstSignal:
     name, codec = (signal, codec_for(Any)) if isinstance(signal, str) else (signal.name, signal.codec)
     return wire.FirstSignal(name=_checked("signal", name), value=Raw(codec.encode(value)))
-
-
-def _identity(submission_id: str | None) -> str:
-    return _checked("submission_id", submission_id or uuid.uuid4().hex)
 
 
 def _checked(what: str, name: str) -> str:

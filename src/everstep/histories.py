@@ -1,7 +1,7 @@
-"""A history outside of the database: its events, and files that hold one.
+"""A history outside of the database: its events, and files that hold one or more.
 
-A file has a line of JSON for each event, as `everstep history ID --json` prints them. A first line of another kind may
-name the run; its workflow stands in the first event.
+A file has a line of JSON for each event, as `everstep history ID --json` prints them. Each line may name the run, or a
+line of another kind before them does; its workflow stands in the first event.
 """
 
 from __future__ import annotations
@@ -37,6 +37,20 @@ class Header(msgspec.Struct, frozen=True, tag_field="history", tag="everstep"):
 
     workflow_id: str
     run: int
+
+
+class HistoryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a file: one event, and whose it is if no header says so."""
+
+    workflow_id: str = ""
+    run: int = 1
+    seq: int
+    at: datetime
+    event: AnyEvent
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    history: str = ""
 
 
 class NoHistory(EverstepError):
@@ -90,8 +104,9 @@ def history_of(events_: Sequence[HistoryEvent], workflow_id: str, run: int) -> H
 
 # ---- files
 
-_event_decoder = msgspec.json.Decoder(HistoryEvent)
+_line_decoder = msgspec.json.Decoder(HistoryLine)
 _header_decoder = msgspec.json.Decoder(Header)
+_kind_decoder = msgspec.json.Decoder(_Kind)
 
 
 def written(header: Header, lines: Iterable[bytes]) -> bytes:
@@ -101,10 +116,62 @@ def written(header: Header, lines: Iterable[bytes]) -> bytes:
 
 def read(path: Path, workflow_id: str | None = None, run: int | None = None) -> History:
     """The history in a file; `workflow_id` and `run` go before what the file says. Raises `NoHistory`."""
-    header, lines = split(path)
-    header = header or Header(workflow_id="", run=1)
-    history = [_event(path, number, line) for number, line in lines]
-    return history_of(history, workflow_id or header.workflow_id, run or header.run)
+    _, lines = split(path)
+    if not lines:
+        raise NoHistory(f"{path} holds no event, and a history begins with the event `started`")
+    history, *more = read_all(path.read_bytes().splitlines(), str(path))
+    if more:
+        raise NoHistory(f"{path} holds {len(more) + 1} histories, not one")
+    identity = msgspec.structs.replace(
+        history.identity, workflow_id=workflow_id or history.identity.workflow_id, run=run or history.identity.run
+    )
+    return History(identity, history.rows)
+
+
+def read_all(lines: Iterable[bytes], name: str) -> Iterator[History]:
+    """The histories in the lines of a file with this name, one after the other. Raises `NoHistory`."""
+    reading = _Reading(name)
+    for number, line in enumerate(lines, 1):
+        if line.strip() and (history := reading.take(number, line)) is not None:
+            yield history
+    if (history := reading.end()) is not None:
+        yield history
+
+
+class _Reading:
+    """Collects the events of the history that is being read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._header: Header | None = None
+        self._whose: Header | None = None
+        self._events: list[HistoryEvent] = []
+
+    def take(self, number: int, line: bytes) -> History | None:
+        """The next line; gives the history before it if it begins another."""
+        where = f"{self._name}, line {number}"
+        header = _header(line)
+        if header is not None:
+            ended, self._header = self.end(), header
+            return ended
+        event = _event(line, where)
+        whose = self._header or Header(event.workflow_id, event.run)
+        another = bool(self._events) and (event.seq == 1 or whose != self._whose)
+        ended = self.end() if another else None
+        wanted = self._events[-1].seq + 1 if self._events else 1
+        if event.seq != wanted:
+            what = f"{where}: event {event.seq} of {whose.workflow_id!r} stands where {wanted} should"
+            raise NoHistory(f"{what}: the lines of a run stand together, from its first event on")
+        self._whose = whose
+        self._events.append(HistoryEvent(event.seq, event.at, event.event))
+        return ended
+
+    def end(self) -> History | None:
+        """The history that has been read, if there is one."""
+        collected, self._events = self._events, []
+        if not collected or self._whose is None:
+            return None
+        return history_of(collected, self._whose.workflow_id, self._whose.run)
 
 
 def split(path: Path) -> tuple[Header | None, list[tuple[int, bytes]]]:
@@ -112,14 +179,23 @@ def split(path: Path) -> tuple[Header | None, list[tuple[int, bytes]]]:
     lines = [(number, line) for number, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
     if not lines:
         raise NoHistory(f"{path} is empty")
-    try:
-        return _header_decoder.decode(lines[0][1]), lines[1:]
-    except msgspec.DecodeError:
-        return None, lines
+    header = _header(lines[0][1])
+    return header, lines if header is None else lines[1:]
 
 
-def _event(path: Path, number: int, line: bytes) -> HistoryEvent:
+def _header(line: bytes) -> Header | None:
+    """The header in a line; an event's line names its run as well, so the tag decides."""
     try:
-        return _event_decoder.decode(line)
-    except msgspec.DecodeError as error:
-        raise NoHistory(f"{path}, line {number} is no event: {error}") from None
+        return _header_decoder.decode(line) if _kind_decoder.decode(line).history else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _event(line: bytes, where: str) -> HistoryLine:
+    try:
+        event = _line_decoder.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NoHistory(f"{where} is no event: {error}") from None
+    if event.seq == 1 and not isinstance(event.event, events.Started):
+        raise NoHistory(f"{where}: a history begins with the event `started`")
+    return event

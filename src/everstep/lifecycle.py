@@ -32,7 +32,17 @@ from everstep_schemas.wire import Lifecycle, LifecycleType, lifecycle_decoder
 
 logger = structlog.stdlib.get_logger(__name__)
 
-CLOSING = frozenset((LifecycleType.COMPLETED, LifecycleType.FAILED, LifecycleType.CANCELLED, LifecycleType.TERMINATED))
+# The end of a run. One that is continued goes on as the next run of its id.
+CLOSING = frozenset(
+    (
+        LifecycleType.COMPLETED,
+        LifecycleType.FAILED,
+        LifecycleType.CANCELLED,
+        LifecycleType.TERMINATED,
+        LifecycleType.TIMED_OUT,
+        LifecycleType.CONTINUED,
+    )
+)
 
 # How long a partition is still read after its last watch: the next one then starts at once instead of after the
 # fetch that is under way, which the broker holds back for up to `_FETCH_WAIT_MS` while there is nothing new.

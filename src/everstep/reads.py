@@ -8,8 +8,8 @@ change, pages of a history above an event's number, so both stay right while run
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -17,11 +17,16 @@ import asyncpg
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from everstep import _database
+from everstep._database import Database
+from everstep._database import DatabaseUnavailable as DatabaseUnavailable
+from everstep._database import NotMigrated as NotMigrated
 from everstep.histories import HistoryEvent as HistoryEvent
 from everstep.settings import Settings
-from everstep_schemas import events
+from everstep.stored_histories import Histories
+from everstep_schemas import events, wire
 from everstep_schemas.errors import ErrorInfo
-from everstep_schemas.sql import queries
+from everstep_schemas.events import AttributeValue
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "timed_out", "continued"]
 Condition = Literal["stalled", "held", "suspended"]
@@ -30,26 +35,26 @@ Filter = Status | Condition
 MAX_RUNS = 1000
 MAX_EVENTS = 1000
 _HISTORY_BYTES = 4 << 20
-_CONNECT_SECONDS = 5.0
-_STATEMENT_SECONDS = 10.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class DatabaseUnavailable(Exception):
-    """Postgres cannot be asked now; the message says why and what to do."""
-
-
-class NotMigrated(DatabaseUnavailable):
-    """The database answers and holds no installation, or an older one."""
 
 
 class InvalidCursor(Exception):
     """The text is not a cursor that a list of runs gave out."""
 
 
+class RunRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A run by its id and number."""
+
+    workflow_id: str
+    run: int
+
+
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as a list shows it. `condition` says why a running run does not run now."""
+    """A run as a list shows it. `condition` says why a running run does not run now.
+
+    `parent` is the run that started it and waits for its end. `attributes` are what runs can be searched by.
+    """
 
     workflow_id: str
     run: int
@@ -60,6 +65,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     custom_status: str | None = None
     started_at: datetime
     closed_at: datetime | None = None
+    parent: RunRef | None = None
+    attributes: dict[str, AttributeValue] = {}
 
 
 class Stall(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,10 +80,18 @@ class Stall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunDescription(RunSummary, frozen=True, kw_only=True):
-    """All that is stored about a run beside its history."""
+    """All that is stored about a run beside its history.
+
+    Its code begins at `begins_at`, if the start was delayed, and may run until `expires_at`, if it has a timeout. A run
+    that failed and was begun again is the `attempt` of that number. The `memo` is as the start gave it.
+    """
 
     reason: Stall | None = None
     next_wakeup_at: datetime | None = None
+    begins_at: datetime | None = None
+    expires_at: datetime | None = None
+    attempt: int = 1
+    memo: dict[str, Raw] = {}
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +111,11 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a run ended: its `value`, its `error`, or the `reason` for which it was cancelled or terminated."""
+    """How a run ended: its `value`, its `error`, or the `reason` for which it was cancelled or terminated.
+
+    A run that is `continued` has no result of its own: the run with the number `next_run` goes on with its work, after
+    the `error` if that is why.
+    """
 
     workflow_id: str
     run: int
@@ -105,28 +124,45 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
     reason: str | None = None
     closed_at: datetime | None = None
+    next_run: int | None = None
+
+
+class QueryList(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of the queries that a run answers as it is now."""
+
+    workflow_id: str
+    run: int
+    queries: list[str]
+
+
+class UpdateResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of an update: `completed` with a `value`, by the run of that number, or `accepted` and not answered.
+
+    Asking again with the same `update_id` is safe, and is answered once there is an answer.
+    """
+
+    workflow_id: str
+    update_id: str
+    status: Literal["completed", "accepted"]
+    run: int | None = None
+    value: Raw | UnsetType = UNSET
+
+
+class CallbackResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of what was said to a callback: it has it (`applied`), or that is durable and not yet applied.
+
+    Sending a completion again with the same `submission_id` is safe. A heartbeat has none, and is never answered.
+    """
+
+    submission_id: str | None = None
+    status: Literal["applied", "accepted"]
 
 
 @asynccontextmanager
 async def connect(settings: Settings, *, connections: int = 4) -> AsyncIterator[Reader]:
     """A reader with its own small pool, which connects when first asked, so that this never waits for Postgres."""
-    pool = asyncpg.create_pool(
-        settings.postgres_dsn,
-        min_size=0,
-        max_size=connections,
-        timeout=_CONNECT_SECONDS,
-        command_timeout=_STATEMENT_SECONDS + _CONNECT_SECONDS,
-        server_settings={
-            "application_name": "everstep reads",
-            "statement_timeout": str(int(_STATEMENT_SECONDS * 1000)),
-            "plan_cache_mode": "force_custom_plan",
-        },
-    )
-    await pool
-    try:
-        yield Reader(pool, settings.postgres_schema)
-    finally:
-        pool.terminate()
+    async with _database.connect(settings, connections) as database:
+        yield Reader(database)
 
 
 class Reader:
@@ -135,34 +171,47 @@ class Reader:
     Ids and names must be such as `everstep_schemas.names.why_bad_name` accepts. `run` None stands for an id's newest.
     """
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], schema: str) -> None:
-        self._pool = pool
-        self._sql = queries("reads", schema)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.histories = Histories(database)
 
     async def list_runs(
-        self, *, workflow: str | None = None, status: Filter | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        *,
+        workflow: str | None = None,
+        status: Filter | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> RunPage:
         """A page of at most `limit` runs (1000 at most), newest first.
 
-        `status` is a status or a condition. Raises `InvalidCursor`.
+        `status` is a status or a condition. Of `attributes` a run has all, with these values; a list is part of the
+        run's. Raises `InvalidCursor`.
         """
         limit = min(limit, MAX_RUNS)
         condition = status if status in get_args(Condition) else None
         at, key = (None, None) if cursor is None else _parse_cursor(cursor)
         closed_or_running = status if condition is None else None
-        rows = await self._fetch("list_runs", workflow, closed_or_running, condition, at, key, limit + 1)
+        wanted = msgspec.json.encode(attributes).decode() if attributes else None
+        rows = await self._database.fetch(
+            "list_runs", workflow, closed_or_running, condition, at, key, limit + 1, wanted
+        )
         page = rows[:limit]
         return RunPage(runs=[_summary(row) for row in page], cursor=_cursor(page[-1]) if len(rows) > limit else None)
 
     async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription | None:
         """The run, or None if there is none."""
         row = await self._row(workflow_id, run)
-        return None if row is None else _description(row)
+        if row is None:
+            return None
+        first = await self._database.first("beginning", row["run_key"])
+        return _description(row, None if first is None else _started(first["data"]))
 
     async def run_of_source(self, workflow_id: str, source: str) -> RunDescription | None:
         """The run of this id that the submission with the identity `source` created, or None."""
-        rows = await self._fetch("run_of_source", workflow_id, source)
-        return await self.describe(workflow_id, rows[0]["run"]) if rows else None
+        row = await self._database.first("run_of_source", workflow_id, source)
+        return None if row is None else await self.describe(workflow_id, row["run"])
 
     async def history(
         self, workflow_id: str, run: int | None = None, *, after: int = 0, limit: int = 100
@@ -175,7 +224,7 @@ class Reader:
         if row is None:
             return None
         limit = min(limit, MAX_EVENTS)
-        rows = await self._fetch("history", row["run_key"], after + 1, limit, _HISTORY_BYTES)
+        rows = await self._database.fetch("history", row["run_key"], after + 1, limit, _HISTORY_BYTES)
         found = [event for stored in rows for event in _events(stored) if event.seq > after]
         cut = len(found) > limit or bool(rows and rows[-1]["seq"] < rows[-1]["last"])
         page = found[:limit]
@@ -207,7 +256,7 @@ class Reader:
     async def _closing_event(self, run_key: int) -> events.AnyEvent | None:
         """The event that closed the run: in the last row, unless cancelling what was pending filled further rows."""
         below = 1 << 62
-        while rows := await self._fetch("row_before", run_key, below):
+        while rows := await self._database.fetch("row_before", run_key, below):
             for event in reversed(events.decode_events(rows[0]["data"])):
                 if isinstance(event, _CLOSING):
                     return event
@@ -215,16 +264,17 @@ class Reader:
         return None
 
     async def _row(self, workflow_id: str, run: int | None) -> asyncpg.Record | None:
-        rows = await self._fetch("run", workflow_id, run)
-        return rows[0] if rows else None
-
-    async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
-        with _unavailability():
-            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
-                return await connection.fetch(self._sql[name], *arguments)
+        return await self._database.first("run", workflow_id, run)
 
 
-_CLOSING = (events.Completed, events.Failed, events.Cancelled, events.Terminated)
+_CLOSING = (
+    events.Completed,
+    events.Failed,
+    events.Cancelled,
+    events.Continued,
+    events.Terminated,
+    events.TimedOut,
+)
 
 
 def _ended(known: RunResult, event: events.AnyEvent | None) -> RunResult:
@@ -235,55 +285,51 @@ def _ended(known: RunResult, event: events.AnyEvent | None) -> RunResult:
             return msgspec.structs.replace(known, error=error)
         case events.Cancelled(reason=reason) | events.Terminated(reason=reason):
             return msgspec.structs.replace(known, reason=reason)
+        case events.Continued(error=error):
+            return msgspec.structs.replace(known, error=error, next_run=known.run + 1)
         case _:
             return known
-
-
-@contextmanager
-def _unavailability() -> Iterator[None]:
-    """Turns the many ways in which Postgres can be away into one."""
-    try:
-        yield
-    except asyncpg.QueryCanceledError as error:
-        raise DatabaseUnavailable(
-            f"Postgres took longer than {_STATEMENT_SECONDS:g} s: ask for less, or look at what keeps it busy"
-        ) from error
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
-        raise NotMigrated(f"the database is not migrated ({error}): run `everstep migrate`") from error
-    except _AWAY as error:
-        why = str(error) or type(error).__name__
-        raise DatabaseUnavailable(
-            f"Postgres does not answer ({why}): check EVERSTEP_POSTGRES_DSN and the server"
-        ) from error
-
-
-_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a query on a connection that the server is just ending
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
 
 
 # ---- rows
 
 
+_PLAIN = tuple(name for name in RunSummary.__struct_fields__ if name not in ("parent", "attributes"))
+_attributes = msgspec.json.Decoder(dict[str, AttributeValue])
+_parent = msgspec.json.Decoder(RunRef)  # further fields are for who answers it
+
+
 def _shared(row: asyncpg.Record) -> dict[str, Any]:
-    return {name: row[name] for name in RunSummary.__struct_fields__}
+    parent, attributes = row["parent"], row["attributes"]
+    return {
+        **{name: row[name] for name in _PLAIN},
+        "parent": None if parent is None else _parent.decode(parent),
+        "attributes": {} if attributes is None else _attributes.decode(attributes),
+    }
 
 
 def _summary(row: asyncpg.Record) -> RunSummary:
     return RunSummary(**_shared(row))
 
 
-def _description(row: asyncpg.Record) -> RunDescription:
+def _description(row: asyncpg.Record, started: events.Started | None) -> RunDescription:
     reason = None if row["reason"] is None else msgspec.json.decode(row["reason"], type=Stall)
-    return RunDescription(**_shared(row), reason=reason, next_wakeup_at=row["next_wakeup_at"])
+    described = RunDescription(**_shared(row), reason=reason, next_wakeup_at=row["next_wakeup_at"])
+    if started is None:
+        return described
+    return msgspec.structs.replace(
+        described,
+        begins_at=None if started.start_at is None else started.start_at.astimezone(UTC),
+        expires_at=started.expires_at,
+        attempt=started.attempt,
+        memo=started.memo,
+    )
+
+
+def _started(data: bytes) -> events.Started | None:
+    """The first event: of a history, or of what is kept for a run that waits for its code."""
+    first = events.decode_events(data)[0] if data.startswith(b"[") else wire.parked_decoder.decode(data)
+    return first if isinstance(first, events.Started) else None
 
 
 def _events(row: asyncpg.Record) -> Iterator[HistoryEvent]:

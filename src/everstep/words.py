@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import singledispatchmethod
 
+import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from everstep_schemas import events
@@ -17,6 +17,7 @@ from everstep_schemas.wire import Lifecycle, LifecycleType
 _MOST_OF_A_VALUE = 80
 _MOST_OF_AN_ERROR = 300
 _NOTABLE_GAP = timedelta(minutes=1)
+_FIRST = 1  # a run's beginning is an event like others
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -50,7 +51,12 @@ def span(length: timedelta) -> str:
 
 def moment(at: datetime) -> str:
     """An instant to the second: `2026-11-21 14:02:05 UTC`."""
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def until(deadline: datetime | None) -> str:
+    """The end of what has a deadline, after what it is."""
+    return "" if deadline is None else f" until {moment(deadline)}"
 
 
 def shorten(value: Raw | str | UnsetType, most: int = _MOST_OF_A_VALUE) -> str:
@@ -63,6 +69,11 @@ def error_text(error: ErrorInfo) -> str:
     """An error on one line: `ConnectionError: the bank does not answer`."""
     first = shorten(error.message.strip().partition("\n")[0], _MOST_OF_AN_ERROR)
     return f"{error.type}: {first}" if first else error.type
+
+
+def attribute_text(name: str, value: events.AttributeValue | None) -> str:
+    """An attribute as it is given and searched for; null: it is gone."""
+    return f"{name}={msgspec.json.encode(value).decode()}"
 
 
 def story(history: Iterable[Entry]) -> Iterator[Line]:
@@ -84,7 +95,7 @@ class Teller:
         if self._before is not None and at - self._before >= _NOTABLE_GAP:
             yield Line(None, at, f"resumed after {span(at - self._before)}")
         self._before = at
-        if (name := _name(event)) is not None:
+        if (name := _name(seq, event)) is not None:
             self._named[seq] = name
         yield Line(seq, at, self._sentence(event, at))
 
@@ -97,7 +108,11 @@ class Teller:
 
     @_sentence.register
     def _(self, event: events.Started, at: datetime) -> str:
-        return f"{event.workflow} (version {event.version}) started with {_arguments(event.args, event.kwargs)}"
+        what = f"{event.workflow} (version {event.version}) started with {_arguments(event.args, event.kwargs)}"
+        again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        parent = f", for {event.parent.workflow_id}" if event.parent else ""
+        later = f", to begin at {moment(event.start_at)}" if event.start_at and event.start_at > at else ""
+        return f"{what}{again}{parent}{later}"
 
     @_sentence.register
     def _(self, event: events.ActivityScheduled, at: datetime) -> str:
@@ -119,11 +134,12 @@ class Teller:
 
     @_sentence.register
     def _(self, event: events.ActivityStarted, at: datetime) -> str:
-        return f"{self._of(event.ref)} attempt {event.attempt} taken up" + _by(event.worker)
+        by = f" by {event.worker}" if event.worker else ""
+        return f"{self._of(event.ref)} attempt {event.attempt} taken up{by}"
 
     @_sentence.register
     def _(self, event: events.ActivityReleased, at: datetime) -> str:
-        return f"{self._of(event.ref)} attempt {event.attempt} given to workers again: the one that had it is silent"
+        return f"{self._of(event.ref)} attempt {event.attempt} given to workers again: who had it is silent"
 
     @_sentence.register
     def _(self, event: events.ActivityCancelled, at: datetime) -> str:
@@ -135,7 +151,10 @@ class Teller:
 
     @_sentence.register
     def _(self, event: events.TimerFired, at: datetime) -> str:
-        return f"{self._of(event.ref)}: the time is up"
+        if event.ref == _FIRST:
+            return "its code begins"
+        what = "no heartbeat came in time" if event.heartbeat else "the time is up"
+        return f"{self._of(event.ref)}: {what}"
 
     @_sentence.register
     def _(self, event: events.TimerCancelled, at: datetime) -> str:
@@ -143,7 +162,7 @@ class Teller:
 
     @_sentence.register
     def _(self, event: events.SignalAwaited, at: datetime) -> str:
-        return f"waiting for {event.name}" + (f" until {moment(event.deadline)}" if event.deadline else "")
+        return f"waiting for {event.name}{until(event.deadline)}"
 
     @_sentence.register
     def _(self, event: events.WaitCancelled, at: datetime) -> str:
@@ -189,7 +208,7 @@ class Teller:
 
     @_sentence.register
     def _(self, event: events.CallbackCreated, at: datetime) -> str:
-        return "callback created" + (f", until {moment(event.deadline)}" if event.deadline else "")
+        return "callback created" + (f", open until {moment(event.deadline)}" if event.deadline else "")
 
     @_sentence.register
     def _(self, event: events.CallbackCompleted, at: datetime) -> str:
@@ -201,7 +220,7 @@ class Teller:
 
     @_sentence.register
     def _(self, event: events.ConditionAwaited, at: datetime) -> str:
-        return f"waiting for {event.what}" + (f" until {moment(event.deadline)}" if event.deadline else "")
+        return f"waiting for {event.what}{until(event.deadline)}"
 
     @_sentence.register
     def _(self, event: events.ConditionMet, at: datetime) -> str:
@@ -225,11 +244,11 @@ class Teller:
 
     @_sentence.register
     def _(self, event: events.AttributesSet, at: datetime) -> str:
-        return "attributes: " + ", ".join(f"{name} = {value!r}" for name, value in event.values.items())
+        return ", ".join(attribute_text(name, value) for name, value in event.values.items())
 
     @_sentence.register
     def _(self, event: events.PatchMarked, at: datetime) -> str:
-        return f"takes the way of patch {event.id}"
+        return f"takes the way of change {event.id}"
 
     @_sentence.register
     def _(self, event: events.SideEffectRecorded, at: datetime) -> str:
@@ -239,12 +258,12 @@ class Teller:
     def _(self, event: events.Continued, at: datetime) -> str:
         if event.error is None:
             return f"goes on as a new run of {event.workflow} with {_arguments(event.args, event.kwargs)}"
-        again = f", again in {span(event.retry_at - at)}" if event.retry_at else ""
-        return f"failed: {error_text(event.error)}{again}"
+        again = f"again in {span(event.retry_at - at)}" if event.retry_at else "again"
+        return f"failed: {error_text(event.error)}, begun {again} as a new run"
 
     @_sentence.register
     def _(self, event: events.TimedOut, at: datetime) -> str:
-        return "the run has reached its timeout"
+        return "timed out"
 
     @_sentence.register
     def _(self, event: events.CancelRequested, at: datetime) -> str:
@@ -271,84 +290,7 @@ class Teller:
         return "terminated" + _because(event.reason)
 
 
-class Pending:
-    """What a run waits for after the events added so far."""
-
-    def __init__(self) -> None:
-        self._open: dict[int, str] = {}
-        self._activities: dict[int, str] = {}
-        self._waits: dict[int, str] = {}
-        self._unread: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def lines(self) -> Iterator[str]:
-        """What is open, longest first."""
-        yield from self._open.values()
-
-    def add(self, seq: int, at: datetime, event: events.AnyEvent) -> None:
-        """Takes note of the next event."""
-        match event:
-            case events.ActivityScheduled(name=name):
-                self._activities[seq] = name
-                self._open[seq] = f"{name}, attempt 1, since {moment(at)}"
-            case events.ActivityRetried(ref=ref, attempt=attempt):
-                self._open[ref] = f"{self._activities[ref]}, attempt {attempt}, since {moment(at)}"
-            case events.ActivityFailed(ref=ref, retry_at=datetime() as retry_at):
-                failed = f"attempt {event.attempt} failed ({error_text(event.error)})"
-                self._open[ref] = f"{self._activities[ref]}: {failed}, next at {moment(retry_at)}"
-            case events.Started(start_at=datetime() as start_at) if start_at > at:
-                self._open[seq] = f"its beginning at {moment(start_at)}"
-            case events.TimerStarted(fire_at=fire_at):
-                self._open[seq] = f"the time {moment(fire_at)}"
-            case events.ConditionAwaited(what=what, deadline=deadline):
-                self._open[seq] = f"a condition in {what}" + (f" until {moment(deadline)}" if deadline else "")
-            case events.ChildStarted(workflow=workflow, workflow_id=workflow_id):
-                self._open[seq] = f"child run {workflow_id} of {workflow}, since {moment(at)}"
-            case events.CallbackCreated(deadline=deadline):
-                self._open[seq] = f"callback {seq}" + (f" until {moment(deadline)}" if deadline else "")
-            case events.SignalSent(name=name, workflow_id=workflow_id):
-                self._open[seq] = f"signal {name} to reach {workflow_id}"
-            case events.CancelSent(workflow_id=workflow_id):
-                self._open[seq] = f"{workflow_id} to hear that it is to end"
-            case events.SignalAwaited(name=name, deadline=deadline):
-                self._waits[seq] = name
-                self._open[seq] = f"signal {name}" + (f" until {moment(deadline)}" if deadline else "")
-                self._match(name)
-            case events.SignalReceived(name=name):
-                self._unread[name] += 1
-                self._match(name)
-            case events.WaitCancelled(ref=ref) if ref in self._waits and ref not in self._open:
-                # What the wait had been given goes back and waits for the next.
-                self._unread[self._waits[ref]] += 1
-                self._match(self._waits[ref])
-            case (
-                events.ActivityCompleted(ref=ref)
-                | events.ActivityFailed(ref=ref)
-                | events.ActivityCancelled(ref=ref)
-                | events.TimerFired(ref=ref)
-                | events.TimerCancelled(ref=ref)
-                | events.WaitCancelled(ref=ref)
-                | events.ConditionMet(ref=ref)
-                | events.ChildCompleted(ref=ref)
-                | events.ChildFailed(ref=ref)
-                | events.ChildCancelled(ref=ref)
-                | events.CallbackCompleted(ref=ref)
-                | events.CallbackFailed(ref=ref)
-                | events.RequestAnswered(ref=ref)
-            ):
-                self._open.pop(ref, None)
-
-    def _match(self, name: str) -> None:
-        """Gives the oldest unread signal of a name to the oldest wait for it."""
-        waiting = next((seq for seq in self._open if self._waits.get(seq) == name), None)
-        if waiting is not None and self._unread[name]:
-            self._unread[name] -= 1
-            del self._open[waiting]
-
-
-def _name(event: events.AnyEvent) -> str | None:
+def _name(seq: int, event: events.AnyEvent) -> str | None:
     """What later events call this one."""
     match event:
         case events.ActivityScheduled(name=name):
@@ -362,7 +304,7 @@ def _name(event: events.AnyEvent) -> str | None:
         case events.ChildStarted(workflow_id=workflow_id):
             return f"child {workflow_id}"
         case events.CallbackCreated():
-            return "the callback"
+            return f"callback {seq}"
         case events.SignalSent(name=name, workflow_id=workflow_id):
             return f"signal {name} to {workflow_id}"
         case events.CancelSent(workflow_id=workflow_id):
@@ -381,19 +323,29 @@ def _arguments(args: Raw, kwargs: Raw | UnsetType) -> str:
 
 def fact_text(type: str, fact: Lifecycle) -> str:
     """A record of the lifecycle topic as a sentence about its run."""
+    error = error_text(fact.error) if fact.error else "no reason given"
     match type:
         case LifecycleType.STARTED:
-            return f"{fact.workflow} started"
+            return f"{fact.workflow} started" + (f", for {fact.parent.workflow_id}" if fact.parent else "")
         case LifecycleType.COMPLETED:
             return f"completed with {shorten(fact.result) or 'null'}"
         case LifecycleType.FAILED:
-            return f"failed: {error_text(fact.error) if fact.error else 'no reason given'}"
-        case LifecycleType.STATUS_CHANGED:
-            return f"status: {shorten(fact.status or '')}"
+            return f"failed: {error}"
+        case LifecycleType.CONTINUED:
+            return f"failed: {error}, begun again as a new run" if fact.error else "goes on as a new run"
+        case LifecycleType.STATUS_CHANGED | LifecycleType.MILESTONE:
+            return f"{'status' if type == LifecycleType.STATUS_CHANGED else 'milestone'}: {shorten(fact.status or '')}"
         case LifecycleType.ACTIVITY_FAILED:
-            error = error_text(fact.error) if fact.error else "no reason given"
             then = f"next in {span(fact.retry_at - fact.at)}" if fact.retry_at else "for good"
             return f"{fact.activity} attempt {fact.attempt} failed: {error}, {then}"
+        case LifecycleType.SIGNAL_UNREADABLE:
+            return f"signal {fact.name} put aside" + _because(fact.reason or "")
+        case LifecycleType.UPDATE_COMPLETED:
+            return f"update {fact.submission_id} answered with {shorten(fact.result) or 'null'}"
+        case LifecycleType.UPDATE_FAILED | LifecycleType.CALLBACK_FAILED:
+            return f"{type.split('.')[1]} failed: {error}"
+        case LifecycleType.CALLBACK_COMPLETED:
+            return "callback completed"
         case LifecycleType.SUBMISSION_REJECTED:
             return "submission rejected" + _because(fact.reason or "")
         case _:
@@ -402,7 +354,3 @@ def fact_text(type: str, fact: Lifecycle) -> str:
 
 def _because(reason: str) -> str:
     return f": {shorten(reason)}" if reason else ""
-
-
-def _by(worker: str | None) -> str:
-    return f" by {worker}" if worker else ""

@@ -21,6 +21,7 @@ from everstep import (
     ActivityError,
     App,
     AsyncActivity,
+    AttributeValue,
     Backoff,
     ChildHandle,
     Client,
@@ -50,6 +51,8 @@ app = App("app", queue="fast", retry=Retry(3), timeout=seconds(5), include=[bill
 answer = Signal[Receipt | Shipped]("answer")
 reserve = Update[Order, Receipt]("reserve")
 total = Query[int]("total")
+waits_for = Query[list[str]]("waits_for")
+raise_limit = Update[int, Receipt]("raise_limit")
 
 
 class Pool:
@@ -208,6 +211,24 @@ async def outside(client: Client, order: Order, pool: Pool) -> None:
     await run.signal("name", 3)
     assert_type(await run.update(reserve, order), Receipt)
     assert_type(await run.query(total), int)
+    assert_type(await run.query(waits_for), list[str])
+    assert_type(await run.query("name", 1, returns=Receipt), Receipt)
+    assert_type(await run.query("name", 1), Any)
+    assert_type(await run.update(raise_limit, 3), Receipt)
+    assert_type(await run.update(raise_limit, 3, update_id="u1", timeout=seconds(1)), Receipt)
+    assert_type(await run.update("name", 3), Any)
+    await client.callback("token").complete(Shipped("DHL"))
+    await client.callback("token").fail("lost", type="Lost")
+    await client.callback("token").heartbeat()
+    later = datetime(2030, 1, 1, tzinfo=UTC)
+    kept: dict[str, AttributeValue] = {"customer": "C-9", "due": later, "tags": ["eu"], "n": 1, "ratio": 0.5, "vip": True}
+    first = (shipping_confirmed, Shipped("DHL"))
+    run = await client.start(
+        fulfil_order, order, id="x", attributes=kept, memo={"any": order}, start_at=later, timeout=days(1), with_signal=first
+    )
+    assert_type(run, Run[str])
+    async for summary in client.list(workflow="w", status="running", attributes={"customer": "C-9"}, limit=3):
+        assert_type(summary.attributes, dict[str, str | int | float | bool | list[str]])
     await run.cancel("customer asked")
     await run.terminate("…")
 

@@ -98,6 +98,10 @@ async def c(client: Client, env: WorkflowEnvironment) -> None:
     await run.update(reset, "no")  # R
     (await run.update(reset, 1)).nothing  # R
     (await run.query(total)).nothing  # R
+    await client.start(fulfil_order, Order("1", "a", 1), id="x", timeout=3)  # R
+    await client.start(fulfil_order, Order("1", "a", 1), id="x", attributes={"a": None})  # R
+    await client.callback("token").fail()  # R
+    client.list("where")  # R
     (await run.result()).charge_id  # R
     (await client.run("x", of=fulfil_order).result()).charge_id  # R
     env.replace(process_payment, returns=3)  # R

@@ -42,11 +42,12 @@ class Everstep:
     def set(self, variables: Mapping[str, str]) -> None:
         self.environment.update(variables)
 
-    async def begin(self, *arguments: str, cwd: Path = ROOT) -> asyncio.subprocess.Process:
+    async def begin(self, *arguments: str, cwd: Path = ROOT, stdin: int | None = None) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "everstep.cli", *arguments),
             env=self.environment,
             cwd=cwd,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
 import pytest
 from msgspec import Raw
 
-from everstep.words import Line, Pending, Teller, error_text, fact_text, shorten, span, story
+from everstep.pending import Pending
+from everstep.words import Line, Teller, error_text, fact_text, moment, shorten, span, story
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import Lifecycle, LifecycleType
@@ -32,6 +33,10 @@ SECOND = timedelta(seconds=1)
 )
 def test_a_length_of_time_has_its_two_largest_units(length: timedelta, text: str) -> None:
     assert span(length) == text
+
+
+def test_an_instant_is_shown_in_utc() -> None:
+    assert moment(T0.astimezone(timezone(timedelta(hours=2)))) == "2026-11-21 14:02:00 UTC"
 
 
 def lines(*history: tuple[timedelta, events.AnyEvent]) -> list[str]:
@@ -103,10 +108,110 @@ def test_what_ends_badly() -> None:
     ]
 
 
+def test_runs_that_talk_to_others_in_words() -> None:
+    error = ErrorInfo(type="OutOfStock", message="none left")
+    parent = events.Parent(workflow_id="boss", run=1, seq=2, token="secret")
+    began = events.Started(
+        workflow="w", version=1, nonce="n", source="s", python="3", parent=parent, attempt=2, start_at=T0 + SECOND
+    )
+    told = lines(
+        (0 * SECOND, began),
+        (1 * SECOND, events.TimerFired(ref=1)),
+        (1 * SECOND, events.ChildStarted(workflow="ship", workflow_id="ship-1", args=Raw(b"[1]"))),
+        (1 * SECOND, events.ChildStarted(workflow="ship", workflow_id="ship-2", on_parent_close="abandon")),
+        (1 * SECOND, events.ChildCompleted(ref=3, value=Raw(b'"sent"'))),
+        (1 * SECOND, events.ChildFailed(ref=4, status="timed_out")),
+        (1 * SECOND, events.ChildCancelled(ref=4, workflow_id="ship-2", how="abandon")),
+        (1 * SECOND, events.CallbackCreated(token="secret", url="u", deadline=T0 + 60 * SECOND)),
+        (1 * SECOND, events.CallbackCompleted(ref=8, value=Raw(b"true"), source="s1")),
+        (1 * SECOND, events.CallbackFailed(ref=8, error=error, source="s1")),
+        (1 * SECOND, events.TimerFired(ref=8, heartbeat=True)),
+        (1 * SECOND, events.ConditionAwaited(what="ready (line 7)")),
+        (1 * SECOND, events.ConditionMet(ref=12)),
+        (1 * SECOND, events.UpdateRequested(name="add", value=Raw(b"3"), update_id="u1")),
+        (1 * SECOND, events.UpdateCompleted(ref=14, update_id="u1", value=Raw(b"4"))),
+        (1 * SECOND, events.UpdateFailed(ref=14, update_id="u1", error=error)),
+        (1 * SECOND, events.SignalSent(workflow_id="b", name="go", value=Raw(b"1"), signal_id="x")),
+        (1 * SECOND, events.RequestAnswered(ref=17)),
+        (1 * SECOND, events.CancelSent(workflow_id="b", reason="enough")),
+        (1 * SECOND, events.RequestAnswered(ref=19, error=error)),
+        (1 * SECOND, events.SignalUnreadable(name="go", signal_id="x", reason="Expected `int`")),
+        (1 * SECOND, events.AttributesSet(values={"customer": "C-9", "old": None})),
+        (1 * SECOND, events.MilestoneReached(text="half-way")),
+        (1 * SECOND, events.PatchMarked(id="fraud-check")),
+        (1 * SECOND, events.SideEffectRecorded(value=Raw(b"7"))),
+        (1 * SECOND, events.Continued(workflow="w", args=Raw(b"[2]"))),
+        (1 * SECOND, events.Continued(workflow="w", error=error, retry_at=T0 + 3 * SECOND)),
+        (1 * SECOND, events.TimedOut()),
+    )
+    assert told == [
+        "w (version 1) started with nothing, attempt 2, for boss, to begin at 2026-11-21 14:02:01 UTC",
+        "its code begins",
+        "ship started as ship-1 with 1",
+        "ship started as ship-2 with nothing",
+        'child ship-1 returned "sent"',
+        "child ship-2 timed out",
+        "child ship-2: no longer needed, left alone",
+        "callback created, open until 2026-11-21 14:03:00 UTC",
+        "callback 8 completed with true",
+        "callback 8 failed: OutOfStock: none left",
+        "callback 8: no heartbeat came in time",
+        "waiting for ready (line 7)",
+        "waiting for ready (line 7): it is true",
+        "update add requested: 3",
+        "update add answered with 4",
+        "update add failed: OutOfStock: none left",
+        "signal go sent to b: 1",
+        "signal go to b: it has arrived",
+        "b asked to end: enough",
+        "the request to b: OutOfStock: none left",
+        "signal go put aside: Expected `int`",
+        'customer="C-9", old=null',
+        "milestone: half-way",
+        "takes the way of change fraud-check",
+        "a side effect gave 7",
+        "goes on as a new run of w with 2",
+        "failed: OutOfStock: none left, begun again in 2 s as a new run",
+        "timed out",
+    ]
+    assert "secret" not in "".join(told)
+
+
+def test_an_attempt_that_workers_check_out_in_words() -> None:
+    assert lines(
+        (0 * SECOND, activity("pay")),
+        (0 * SECOND, events.ActivityStarted(ref=1, attempt=1, lease_seconds=15.0, worker="worker-1")),
+        (9 * SECOND, events.ActivityReleased(ref=1, attempt=1)),
+        (9 * SECOND, events.ActivityStarted(ref=1, attempt=1, lease_seconds=15.0)),
+    )[1:] == [
+        "pay attempt 1 taken up by worker-1",
+        "pay attempt 1 given to workers again: who had it is silent",
+        "pay attempt 1 taken up",
+    ]
+
+
 def test_every_kind_of_event_has_a_sentence() -> None:
     """A new event without one would show as its bare class name."""
     told = set(Teller.__dict__["_sentence"].dispatcher.registry)
     assert set(get_args(events.AnyEvent)) <= told
+
+
+def test_every_kind_of_fact_has_a_sentence() -> None:
+    """One that is only its type in other letters is made of a word that says it all."""
+    types = {type for name, type in vars(LifecycleType).items() if name.isupper()}
+    bare = {type for type in types if fact_text(type, fact()) == type.rpartition(".")[2].replace("_", " ")}
+    assert {type.rpartition(".")[2] for type in bare} == {
+        "cancelled",
+        "terminated",
+        "timed_out",
+        "stalled",
+        "held",
+        "resumed",
+    }
+
+
+def fact(**fields: Any) -> Lifecycle:
+    return Lifecycle(workflow_id="a", run=1, seq=1, at=T0, **fields)
 
 
 def test_a_remark_has_no_event_number() -> None:
@@ -163,11 +268,64 @@ def test_what_a_run_waits_for() -> None:
 
 def test_signals_meet_the_waits_for_them_in_order() -> None:
     assert pending(awaited("a"), awaited("b"), received("a")) == ["signal b"]
-    assert pending(received("a"), awaited("a"), awaited("a")) == ["signal a"]
+    assert pending(awaited("a"), awaited("a"), received("a")) == ["signal a"]
     assert pending(received("a"), awaited("b")) == ["signal b"]
     assert pending(activity("a"), received("a"))[0].startswith("a, attempt 1")
     assert pending(awaited("a"), awaited("a"), received("a"), events.WaitCancelled(ref=1)) == []
-    assert pending(awaited("a"), events.WaitCancelled(ref=1), received("a"), awaited("a")) == []
+    assert pending(awaited("a"), events.WaitCancelled(ref=1), received("a")) == []
+
+
+def test_a_wait_that_finds_a_signal_is_not_recorded_so_one_that_is_waits() -> None:
+    assert pending(received("a"), awaited("a")) == ["signal a"]
+    assert pending(awaited("a"), events.WaitCancelled(ref=1), received("a"), awaited("a")) == ["signal a"]
+
+
+def test_a_wait_outlives_a_signal_that_is_put_aside() -> None:
+    aside = events.SignalUnreadable(name="a", signal_id="x", reason="no")
+    assert pending(awaited("a"), awaited("b"), received("a"), aside) == ["signal a", "signal b"]
+    assert pending(awaited("a"), received("a"), activity("x"), aside)[0].startswith("x, attempt 1")
+
+
+def test_what_a_run_waits_for_from_others() -> None:
+    error = ErrorInfo(type="E")
+    began = events.Started(workflow="w", version=1, nonce="n", source="s", python="3", start_at=T0 + SECOND)
+    assert pending(began) == ["its beginning at 2026-11-21 14:02:01 UTC"]
+    waiting = (
+        began,
+        events.TimerFired(ref=1),
+        activity("pay"),
+        events.ActivityStarted(ref=3, attempt=1, lease_seconds=15.0, worker="worker-1"),
+        events.ChildStarted(workflow="ship", workflow_id="ship-1"),
+        events.CallbackCreated(token="t", url="u", deadline=T0 + timedelta(hours=1)),
+        events.ConditionAwaited(what="ready (line 7)", deadline=T0 + SECOND),
+        events.UpdateRequested(name="add", value=Raw(b"3"), update_id="u1"),
+        events.SignalSent(workflow_id="b", name="go", value=Raw(b"1"), signal_id="x"),
+        events.CancelSent(workflow_id="c"),
+    )
+    assert pending(*waiting) == [
+        "pay, attempt 1, on worker-1 since 2026-11-21 14:02:00 UTC",
+        "child ship-1 (ship), since 2026-11-21 14:02:00 UTC",
+        "callback 6 until 2026-11-21 15:02:00 UTC",
+        "a condition in ready (line 7) until 2026-11-21 14:02:01 UTC",
+        "update add under way, since 2026-11-21 14:02:00 UTC",
+        "signal go to reach b",
+        "the request to cancel c",
+    ]
+    assert (
+        pending(
+            *waiting,
+            events.ActivityCompleted(ref=3, value=Raw(b"1")),
+            events.ChildFailed(ref=5, status="failed", error=error),
+            events.CallbackFailed(ref=6, error=error, source="s"),
+            events.ConditionMet(ref=7),
+            events.UpdateFailed(ref=8, update_id="u1", error=error),
+            events.RequestAnswered(ref=9),
+            events.RequestAnswered(ref=10, error=error),
+        )
+        == []
+    )
+    released = events.ActivityReleased(ref=1, attempt=1)
+    assert pending(activity("a"), released) == ["a, attempt 1, for another worker since 2026-11-21 14:02:00 UTC"]
 
 
 def test_what_is_over_is_no_longer_waited_for() -> None:
@@ -200,116 +358,16 @@ def test_what_is_over_is_no_longer_waited_for() -> None:
             "pay attempt 3 failed: E, for good",
         ),
         (LifecycleType.STALLED, {"reason": "no code"}, "stalled: no code"),
+        (LifecycleType.TIMED_OUT, {}, "timed out"),
+        (LifecycleType.CONTINUED, {}, "goes on as a new run"),
+        (LifecycleType.CONTINUED, {"error": ErrorInfo(type="E")}, "failed: E, begun again as a new run"),
+        (LifecycleType.MILESTONE, {"status": "half-way"}, "milestone: half-way"),
+        (LifecycleType.SIGNAL_UNREADABLE, {"name": "go", "reason": "no"}, "signal go put aside: no"),
+        (LifecycleType.UPDATE_COMPLETED, {"submission_id": "u1", "result": Raw(b"4")}, "update u1 answered with 4"),
+        (LifecycleType.UPDATE_FAILED, {"error": ErrorInfo(type="E")}, "update failed: E"),
+        (LifecycleType.CALLBACK_FAILED, {"error": ErrorInfo(type="E")}, "callback failed: E"),
         (LifecycleType.SUBMISSION_REJECTED, {"reason": "duplicate"}, "submission rejected: duplicate"),
     ],
 )
 def test_facts_in_words(type: str, fields: dict[str, Any], text: str) -> None:
-    assert fact_text(type, Lifecycle(workflow_id="a", run=1, seq=1, at=T0, **fields)) == text
-
-
-TALE: list[events.AnyEvent] = [
-    started(),
-    events.ChildStarted(workflow="load_table", workflow_id="load-a", args=Raw(b'["a"]')),
-    events.CallbackCreated(token="t", url="u", deadline=T0 + timedelta(days=3)),
-    events.ConditionAwaited(what="fulfil_order (line 7)"),
-    events.SignalSent(workflow_id="order-18", name="go", value=Raw(b"1"), signal_id=""),
-    events.CancelSent(workflow_id="order-19", reason="why not"),
-    events.ActivityScheduled(name="transcode", queue="default"),
-    events.ActivityStarted(ref=7, attempt=1, lease_seconds=15, worker="w-1"),
-    events.ActivityReleased(ref=7, attempt=1),
-    events.AttributesSet(values={"region": "eu"}),
-    events.MilestoneReached(text="half way"),
-    events.PatchMarked(id="fraud-check"),
-    events.SideEffectRecorded(value=Raw(b"3")),
-    events.SignalUnreadable(name="go", signal_id="x", reason="Expected `int`"),
-    events.UpdateRequested(name="change_plan", value=Raw(b'"pro"'), update_id="u"),
-]
-
-
-def test_what_runs_say_to_each_other_and_answer_in_words() -> None:
-    told = lines(*((0 * SECOND, event) for event in TALE))
-    assert told[1:] == [
-        'load_table started as load-a with "a"',
-        "callback created, until 2026-11-24 14:02:00 UTC",
-        "waiting for fulfil_order (line 7)",
-        "signal go sent to order-18: 1",
-        "order-19 asked to end: why not",
-        "transcode called with nothing",
-        "transcode attempt 1 taken up by w-1",
-        "transcode attempt 1 given to workers again: the one that had it is silent",
-        "attributes: region = 'eu'",
-        "milestone: half way",
-        "takes the way of patch fraud-check",
-        "a side effect gave 3",
-        "signal go put aside: Expected `int`",
-        'update change_plan requested: "pro"',
-    ]
-
-
-def test_how_what_was_begun_ends_in_words() -> None:
-    problem = ErrorInfo(type="RunNotFound", message="no run has the id 'order-18'")
-    endings: list[events.AnyEvent] = [
-        events.ChildCompleted(ref=2, value=Raw(b"7")),
-        events.ChildFailed(ref=2, status="timed_out"),
-        events.ChildCancelled(ref=2, workflow_id="load-a", how="abandon"),
-        events.CallbackCompleted(ref=3, value=Raw(b'"keep"'), source="s"),
-        events.CallbackFailed(ref=3, error=problem, source="s"),
-        events.ConditionMet(ref=4),
-        events.RequestAnswered(ref=5, error=problem),
-        events.RequestAnswered(ref=6),
-        events.UpdateCompleted(ref=15, update_id="u", value=Raw(b"1")),
-        events.UpdateFailed(ref=15, update_id="u", error=problem),
-        events.Continued(workflow="fulfil_order", args=Raw(b"[1]")),
-        events.Continued(workflow="fulfil_order", error=problem, retry_at=T0 + SECOND),
-        events.TimedOut(),
-    ]
-    assert lines(*((0 * SECOND, event) for event in [*TALE, *endings]))[len(TALE) :] == [
-        "child load-a returned 7",
-        "child load-a timed out",
-        "child load-a: no longer needed, left alone",
-        'the callback completed with "keep"',
-        "the callback failed: RunNotFound: no run has the id 'order-18'",
-        "waiting for fulfil_order (line 7): it is true",
-        "signal go to order-18: RunNotFound: no run has the id 'order-18'",
-        "the request to order-19: it has arrived",
-        "update change_plan answered with 1",
-        "update change_plan failed: RunNotFound: no run has the id 'order-18'",
-        "goes on as a new run of fulfil_order with 1",
-        "failed: RunNotFound: no run has the id 'order-18', again in 1 s",
-        "the run has reached its timeout",
-    ]
-
-
-def waited_for(*history: events.AnyEvent) -> list[str]:
-    pending = Pending()
-    for seq, event in enumerate(history, 1):
-        pending.add(seq, T0, event)
-    return list(pending.lines())
-
-
-def test_children_callbacks_conditions_and_requests_are_waited_for_until_they_end() -> None:
-    assert waited_for(*TALE) == [
-        "child run load-a of load_table, since 2026-11-21 14:02:00 UTC",
-        "callback 3 until 2026-11-24 14:02:00 UTC",
-        "a condition in fulfil_order (line 7)",
-        "signal go to reach order-18",
-        "order-19 to hear that it is to end",
-        "transcode, attempt 1, since 2026-11-21 14:02:00 UTC",
-    ]
-    ended: list[events.AnyEvent] = [
-        events.ChildFailed(ref=2, status="failed"),
-        events.TimerFired(ref=3),
-        events.WaitCancelled(ref=4),
-        events.RequestAnswered(ref=5),
-        events.WaitCancelled(ref=6),
-        events.ActivityCompleted(ref=7, value=Raw(b"1")),
-    ]
-    assert waited_for(*TALE, *ended) == []
-
-
-def test_a_run_that_begins_later_waits_for_that() -> None:
-    late = events.Started(
-        workflow="w", version=1, nonce="n", source="s", python="3.11", start_at=T0 + timedelta(days=1)
-    )
-    assert waited_for(late) == ["its beginning at 2026-11-22 14:02:00 UTC"]
-    assert waited_for(late, events.TimerFired(ref=1)) == []
+    assert fact_text(type, fact(**fields)) == text

@@ -14,8 +14,16 @@ from everstep.admin import topics
 from everstep.kafka import connection
 from everstep.settings import Settings
 from everstep_schemas import cloudevents
-from everstep_schemas.names import Topics, shard_of
-from everstep_schemas.wire import AnySubmission, Lifecycle, LifecycleType, Start, encoder, submission_decoder
+from everstep_schemas.names import Token, Topics, shard_of
+from everstep_schemas.wire import (
+    AnySubmission,
+    CallbackSubmission,
+    Lifecycle,
+    LifecycleType,
+    Start,
+    encoder,
+    submission_decoder,
+)
 
 SHARDS = 3
 
@@ -32,8 +40,13 @@ class Script:
         """The next submission, in the partition of its shard."""
         record = await self._consumer.getone()
         submission: AnySubmission = submission_decoder.decode(record.value)
-        assert record.partition == shard_of(submission.workflow_id, SHARDS)
-        assert record.key == submission.workflow_id.encode()
+        if isinstance(submission, CallbackSubmission):
+            token = Token.parse(submission.token)
+            assert token is not None
+            assert (record.partition, record.key) == (token.shard, submission.token.encode())
+        else:
+            assert record.partition == shard_of(submission.workflow_id, SHARDS)
+            assert record.key == submission.workflow_id.encode()
         return submission
 
     async def start(self) -> Start:

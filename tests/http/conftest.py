@@ -13,15 +13,18 @@ import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tests.http import asked
 
-from everstep import reads
+from everstep import App, reads
+from everstep._core.engine import Engine
 from everstep.admin import database, topics
 from everstep.lifecycle import LifecycleTail
 from everstep.settings import Settings
 from everstep.submissions import SubmissionProducer
 from everstep_orchestrator.api import ApiDependencies, HttpServer
+from everstep_orchestrator.pipeline.asking import Asker
 from everstep_schemas import cloudevents, events, wire
-from everstep_schemas.names import Topics, run_key, shard_of
+from everstep_schemas.names import Token, Topics, run_key, shard_of
 from everstep_schemas.sql import quoted
 
 SHARDS = 2
@@ -130,10 +133,15 @@ def unready() -> Unready:
     return Unready()
 
 
+def asker(app: App = asked.app) -> Asker:
+    """Asks runs of the workflows in `asked.py`."""
+    return Asker(Engine(app, Topics(), max_payload_bytes=MAX_PAYLOAD_BYTES))
+
+
 @asynccontextmanager
 async def serving(settings: Settings, unready: Unready) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server whose Kafka is away."""
-    deps = ApiDependencies(unready, SubmissionProducer(settings), LifecycleTail(settings, SHARDS))
+    deps = ApiDependencies(unready, SubmissionProducer(settings), LifecycleTail(settings, SHARDS), asker())
     server = HttpServer(settings, deps)
     address = await server.start()
     try:
@@ -184,7 +192,18 @@ class Kafka:
         record = await self.submissions.getone()
         assert record.value is not None
         submission: wire.AnySubmission = wire.submission_decoder.decode(record.value)
-        assert record.partition == shard_of(submission.workflow_id, SHARDS)
+        if isinstance(submission, wire.CallbackSubmission):
+            token = Token.parse(submission.token)
+            assert token is not None
+            assert record.partition == token.shard
+        else:
+            assert record.partition == shard_of(submission.workflow_id, SHARDS)
+        return submission
+
+    async def request(self) -> wire.RunSubmission:
+        """The next submission, which names its run by id."""
+        submission = await self.submitted()
+        assert not isinstance(submission, wire.CallbackSubmission)
         return submission
 
     async def publish(self, type: str, fact: wire.Lifecycle) -> None:
@@ -228,7 +247,7 @@ async def served(settings: Settings, kafka: Kafka, unready: Unready) -> AsyncIte
     tail = LifecycleTail(settings, SHARDS)
     producer = SubmissionProducer(settings)
     await producer.start()
-    server = HttpServer(settings, ApiDependencies(unready, producer, tail))
+    server = HttpServer(settings, ApiDependencies(unready, producer, tail, asker()))
     address = await server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://{address}", timeout=60) as client:

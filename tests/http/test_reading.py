@@ -44,10 +44,20 @@ async def test_lists_and_pages(rows: Rows, reading_api: httpx.AsyncClient) -> No
         "custom_status": None,
         "started_at": "2026-03-01T12:00:03Z",
         "closed_at": None,
+        "parent": None,
+        "attributes": {},
     }
     params = {"workflow": "fulfil_order", "limit": 2, "cursor": first["cursor"]}
     second = (await reading_api.get("/api/v1/runs", params=params)).json()
     assert ([run["workflow_id"] for run in second["runs"]], second["cursor"]) == (["a"], None)
+
+
+async def test_lists_by_attributes(rows: Rows, reading_api: httpx.AsyncClient) -> None:
+    await rows.run("a", attributes='{"customer": "C=9", "tags": ["eu", "late"]}')
+    await rows.run("b", attributes='{"customer": "C=9"}')
+    for wanted, ids in ((['customer="C=9"'], ["b", "a"]), (['customer="C=9"', 'tags=["eu"]'], ["a"]), (["x=1"], [])):
+        response = await reading_api.get("/api/v1/runs", params={"attribute": wanted})
+        assert [run["workflow_id"] for run in response.json()["runs"]] == ids
 
 
 async def test_a_huge_limit_is_capped(rows: Rows, reading_api: httpx.AsyncClient) -> None:
@@ -66,6 +76,11 @@ async def test_a_huge_limit_is_capped(rows: Rows, reading_api: httpx.AsyncClient
         ("stauts=failed", "'stauts' is not known"),
         ("where=x", "'where' is not known"),
         ("workflow=a%00b", "control character"),
+        ("attribute=a", "attribute: 'a' is not name=JSON"),
+        ("attribute=a%3Dtext", "text needs its quotes"),
+        ("attribute=a%3Dnull", "attribute 'a' is text, a number"),
+        ("attribute=%3D1", "the name '' has 0 bytes"),
+        ("attribute=a%3D1&attribute=a%3D2", "'a' is given twice"),
         ("workflow=" + "x" * 600, "512"),
     ],
 )

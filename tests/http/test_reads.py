@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from tests.http.conftest import START, Rows
 
-from everstep import reads
+from everstep import _database, reads
 from everstep.settings import Settings
-from everstep_schemas import events
+from everstep_schemas import events, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.sql import queries
 
@@ -76,6 +76,56 @@ async def test_cursors_keep_microseconds_and_years_before_1970(rows: Rows, reade
 async def test_a_cursor_that_nobody_gave_is_an_error(reader: reads.Reader, cursor: str) -> None:
     with pytest.raises(reads.InvalidCursor, match="pass on the one of the last page"):
         await reader.list_runs(cursor=cursor)
+
+
+async def test_lists_by_attributes(rows: Rows, reader: reads.Reader) -> None:
+    await rows.run("a", attributes='{"customer": "C-9", "tags": ["eu", "late"], "size": 2}')
+    await rows.run("b", attributes='{"customer": "C-9"}')
+    await rows.run("c")
+
+    assert await ids(reader, attributes={"customer": "C-9"}) == ["b", "a"]
+    assert await ids(reader, attributes={"customer": "C-9", "size": 2}) == ["a"]
+    assert await ids(reader, attributes={"tags": ["late"]}) == ["a"]
+    assert await ids(reader, attributes={"customer": 9}) == []
+    assert await ids(reader, attributes={}) == ["c", "b", "a"]
+    [listed] = (await reader.list_runs(attributes={"size": 2})).runs
+    assert listed.attributes == {"customer": "C-9", "tags": ["eu", "late"], "size": 2}
+
+
+async def test_describes_where_a_run_comes_from_and_what_it_was_given(rows: Rows, reader: reads.Reader) -> None:
+    parent = events.Parent(workflow_id="boss", run=3, seq=7, token="secret")
+    key = await rows.run("a", parent=msgspec.json.encode(parent))
+    began = msgspec.structs.replace(
+        STARTED, memo={"note": msgspec.Raw(b'{"x":1.50}')}, start_at=START, expires_at=START + timedelta(1), attempt=2
+    )
+    await rows.history(key, 1, began)
+    run = await reader.describe("a")
+    assert run is not None
+    assert run.parent == reads.RunRef(workflow_id="boss", run=3)
+    assert (run.begins_at, run.expires_at, run.attempt) == (START, START + timedelta(1), 2)
+    encoded = msgspec.json.encode(run)
+    assert b'"memo":{"note":{"x":1.50}}' in encoded
+    assert b"secret" not in encoded
+    assert (await reader.list_runs()).runs[0].parent == run.parent
+
+
+async def test_a_run_that_waits_for_its_code_is_described_by_what_it_will_begin_with(
+    rows: Rows, reader: reads.Reader
+) -> None:
+    key = await rows.run("a", condition="stalled")
+    for number, data in enumerate((wire.encoder.encode(wire.Cancel(workflow_id="a")), b"")):
+        began = msgspec.structs.replace(STARTED, memo={"note": msgspec.Raw(b"1")})
+        await rows.connection.execute(
+            'INSERT INTO "user".parked (shard, number, workflow_id, run_key, data) VALUES ($1, $2, $3, $4, $5)',
+            key >> 48,
+            2 - number,
+            "a",
+            key,
+            data or wire.encoder.encode(began),
+        )
+    run = await reader.describe("a")
+    assert run is not None
+    assert {name: bytes(value) for name, value in run.memo.items()} == {"note": b"1"}
 
 
 async def test_describes_the_newest_run_or_the_one_asked_for(rows: Rows, reader: reads.Reader) -> None:
@@ -197,6 +247,26 @@ async def test_results_come_out_of_the_closing_event(rows: Rows, reader: reads.R
     assert (killed.status, killed.reason) == ("terminated", "now")
 
 
+async def test_a_continued_run_names_the_one_that_goes_on(rows: Rows, reader: reads.Reader) -> None:
+    error = ErrorInfo(type="ValueError", message="no")
+    for run, closing in ((1, events.Continued(workflow="w")), (2, events.Continued(workflow="w", error=error))):
+        key = await rows.run("a", run)
+        await rows.history(key, 1, STARTED, closing)
+        await rows.close("a", "continued", run)
+    key = await rows.run("a", 3)
+    await rows.history(key, 1, STARTED)
+    await rows.history(key, 2, events.TimedOut(), events.ActivityCancelled(ref=1))
+    await rows.close("a", "timed_out", 3)
+
+    first, second, last = [await reader.result("a", run) for run in (1, 2, None)]
+    assert first is not None
+    assert second is not None
+    assert last is not None
+    assert (first.status, first.next_run, first.error) == ("continued", 2, None)
+    assert (second.status, second.next_run, second.error) == ("continued", 3, error)
+    assert (last.status, last.run, last.next_run) == ("timed_out", 3, None)
+
+
 async def test_a_result_is_found_below_rows_that_cancelling_filled(rows: Rows, reader: reads.Reader) -> None:
     key = await rows.run("a")
     await rows.history(key, 1, STARTED)
@@ -247,7 +317,7 @@ async def test_nobody_waits_for_ever_for_a_busy_pool(
 ) -> None:
     async with reads.connect(db_settings, connections=1) as reader:
         await ids(reader)
-        monkeypatch.setattr(reads, "_CONNECT_SECONDS", 0.1)
+        monkeypatch.setattr(_database, "_CONNECT_SECONDS", 0.1)
         async with rows.connection.transaction():
             await rows.connection.execute('LOCK TABLE "user".runs')
             blocked = asyncio.create_task(ids(reader))
@@ -260,30 +330,72 @@ async def test_nobody_waits_for_ever_for_a_busy_pool(
 @pytest.mark.parametrize(
     ("arguments", "index"),
     [
-        ((None, None, None, None, None, 51), "runs_by_start"),
-        ((None, None, None, START - timedelta(seconds=1000), 1, 51), "runs_by_start"),
-        (("fulfil_order", "running", None, None, None, 51), "runs_open"),
-        (("fulfil_order", "running", None, START - timedelta(seconds=1000), 1, 51), "runs_open"),
-        ((None, None, "stalled", None, None, 51), "runs_condition"),
+        ((None, None, None, None, None, 51, None), "runs_by_start"),
+        ((None, None, None, START - timedelta(seconds=1000), 1, 51, None), "runs_by_start"),
+        (("fulfil_order", "running", None, None, None, 51, None), "runs_open"),
+        (("fulfil_order", "running", None, START - timedelta(seconds=1000), 1, 51, None), "runs_open"),
+        ((None, None, "stalled", None, None, 51, None), "runs_condition"),
+        ((None, None, None, None, None, 51, '{"customer": "C-17"}'), "runs_attributes"),
+        ((None, None, None, None, None, 51, '{"tier": "gold"}'), "runs_by_start"),  # every second would do
+        ((None, None, None, START - timedelta(seconds=1000), 1, 51, '{"customer": "C-17"}'), "runs_attributes"),
     ],
 )
 async def test_lists_are_served_by_an_index(rows: Rows, arguments: tuple[object, ...], index: str) -> None:
+    await fill(rows)
+    plan = await planned(rows, "list_runs", *arguments)
+    assert f"using {index}" in plan or f"on {index}" in plan, plan
+    assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "index"),
+    [
+        ("stored_run", ("17", None), "runs_workflow_id_run_key"),
+        ("stored_run_by_key", (17,), "runs_pkey"),
+        ("beginning", (17,), "history_pkey"),
+        ("open_runs", (None, None, None, None, 200), "runs_open"),
+        ("open_runs", ("fulfil_order", "fulfil_order", START, 1, 200), "runs_open"),
+        ("history_rows", (17, 5, 1000, 1 << 20), "history_pkey"),
+        ("rows_with", (17, 5, b'"source":"s1"', 200), "history_pkey"),
+        ("rows_of_id_with", ("17", b'"update_id":"u1"', None, 200), "history_pkey"),
+        ("rows_of_id_with", ("17", b'"update_id":"u1"', 1, 200), "history_pkey"),
+    ],
+)
+async def test_histories_are_served_by_an_index(
+    rows: Rows, name: str, arguments: tuple[object, ...], index: str
+) -> None:
+    await fill(rows)
+    plan = await planned(rows, name, *arguments)
+    assert f"using {index}" in plan or f"on {index}" in plan, plan
+    assert "Seq Scan" not in plan
+
+
+async def planned(rows: Rows, name: str, *arguments: object) -> str:
+    """How Postgres would run the statement with these arguments."""
+    query = "EXPLAIN " + queries("reads", "user")[name]
+    return "\n".join(row[0] for row in await rows.connection.fetch(query, *arguments))
+
+
+async def fill(rows: Rows) -> None:
+    """Gives the tables some size."""
     await rows.connection.execute(
         """INSERT INTO "user".runs
            (run_key, shard, workflow_id, run, workflow, version, nonce, source, status, closed_at, condition,
-            started_at)
+            started_at, attributes)
            SELECT n, 0, n::text, 1, CASE n % 50 WHEN 0 THEN 'fulfil_order' ELSE 'nightly' END, 1, 'n', n::text,
                   CASE n % 10 WHEN 0 THEN 'running' ELSE 'completed' END, CASE n % 10 WHEN 0 THEN NULL ELSE now() END,
-                  CASE n % 1000 WHEN 0 THEN 'stalled' END, $1::timestamptz - n * interval '1 second'
+                  CASE n % 1000 WHEN 0 THEN 'stalled' END, $1::timestamptz - n * interval '1 second',
+                  jsonb_build_object('customer', 'C-' || n % 5000, 'tier', 'gold')
            FROM generate_series(1, 20000) n""",
         START,
     )
     await rows.connection.execute('ANALYZE "user".runs')
     await rows.connection.execute("SET plan_cache_mode = force_custom_plan")
-    query = "EXPLAIN " + queries("reads", "user")["list_runs"]
-    plan = "\n".join(row[0] for row in await rows.connection.fetch(query, *arguments))
-    assert f"using {index}" in plan or f"on {index}" in plan, plan
-    assert "Seq Scan" not in plan
+    await rows.connection.execute(
+        'INSERT INTO "user".history SELECT run_key, seq, started_at, $1 FROM "user".runs, generate_series(1, 5) seq',
+        events.encode_events([STARTED]),
+    )
+    await rows.connection.execute('ANALYZE "user".history')
 
 
 def _completed(value: bytes) -> events.Completed:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from tests.http.conftest import asker
 
 from everstep.lifecycle import LifecycleTail
 from everstep.settings import Settings
@@ -26,7 +27,7 @@ GUIDE = ROOT / "docs" / "http.md"
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[str]:
-    deps = ApiDependencies(list, SubmissionProducer(settings), LifecycleTail(settings, 1))
+    deps = ApiDependencies(list, SubmissionProducer(settings), LifecycleTail(settings, 1), asker())
     http = HttpServer(settings, deps)
     try:
         yield await http.start()
@@ -101,6 +102,12 @@ def test_the_document_describes_every_path_and_refers_to_nothing_that_is_missing
         ("post", "/api/v1/runs/{workflow_id}/signals/{name}"),
         ("post", "/api/v1/runs/{workflow_id}/cancel"),
         ("post", "/api/v1/runs/{workflow_id}/terminate"),
+        ("get", "/api/v1/runs/{workflow_id}/queries"),
+        ("get", "/api/v1/runs/{workflow_id}/queries/{name}"),
+        ("post", "/api/v1/runs/{workflow_id}/updates/{name}"),
+        ("post", "/api/v1/callbacks/{token}/complete"),
+        ("post", "/api/v1/callbacks/{token}/fail"),
+        ("post", "/api/v1/callbacks/{token}/heartbeat"),
     }
     schemas = document["components"]["schemas"]
     assert set(_references(document)) == {f"#/components/schemas/{name}" for name in schemas}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, MessageSizeTooLargeError
-from tests.http.conftest import SHARDS, START, Kafka, Rows, Served
+from tests.http.conftest import SHARDS, START, Kafka, Rows, Served, asker
 from tests.http.test_reading import problem
 
 from everstep.lifecycle import LifecycleTail
@@ -58,7 +59,7 @@ async def test_a_start_is_answered_with_the_run(api: httpx.AsyncClient, rows: Ro
 
 async def test_a_start_without_an_id_gets_one(api: httpx.AsyncClient, rows: Rows, kafka: Kafka) -> None:
     asked = start(api)
-    submission = await kafka.submitted()
+    submission = await kafka.request()
     await created(rows, kafka, submission)
     response = await asked
     assert (response.status_code, response.json()["workflow_id"]) == (201, submission.workflow_id)
@@ -73,7 +74,7 @@ async def test_the_same_submission_again_is_answered_with_its_run_and_sent_no_mo
     again = await start(api, workflow_id="a", submission_id="s1")
     assert (again.status_code, again.json()) == (200, (await first).json())
     await start(api, "0s", workflow_id="b", submission_id="s2")
-    assert (await kafka.submitted()).workflow_id == "b"
+    assert (await kafka.request()).workflow_id == "b"
 
 
 async def test_a_start_may_be_answered_with_an_existing_run(api: httpx.AsyncClient, rows: Rows, kafka: Kafka) -> None:
@@ -86,6 +87,26 @@ async def test_a_start_may_be_answered_with_an_existing_run(api: httpx.AsyncClie
     await kafka.publish(LifecycleType.STARTED, fact("a", submission_id="mine"))
     response = await asked
     assert (response.status_code, response.json()["status"]) == (200, "failed")
+
+
+async def test_a_start_says_what_it_says_beside_arguments(api: httpx.AsyncClient, rows: Rows, kafka: Kafka) -> None:
+    asked = start(
+        api,
+        workflow_id="a",
+        attributes={"customer": "C-9", "tags": ["eu"], "n": 2},
+        memo={"note": {"x": 1}},
+        start_at="2026-03-02T00:00:00Z",
+        timeout_seconds=60,
+        with_signal={"name": "add", "value": [1]},
+    )
+    submission = await kafka.submitted()
+    assert isinstance(submission, wire.Start)
+    assert submission.attributes == {"customer": "C-9", "tags": ["eu"], "n": 2}
+    assert bytes(submission.memo["note"]) == b'{"x":1}'
+    assert (submission.start_at, submission.timeout_seconds) == (datetime(2026, 3, 2, tzinfo=UTC), 60)
+    assert submission.with_signal == wire.FirstSignal(name="add", value=msgspec.Raw(b"[1]"))
+    await created(rows, kafka, submission)
+    assert (await asked).status_code == 201
 
 
 async def test_a_duplicate_is_refused(api: httpx.AsyncClient, rows: Rows, kafka: Kafka) -> None:
@@ -196,10 +217,60 @@ async def test_a_result_is_given_as_soon_as_the_run_ends(api: httpx.AsyncClient,
     await closing
 
 
-async def _close_until(kafka: Kafka, waiting: list[asyncio.Task[httpx.Response]]) -> None:
+async def _close_until(
+    kafka: Kafka, waiting: list[asyncio.Task[httpx.Response]], run: int = 2, type: str = LifecycleType.COMPLETED
+) -> None:
     """Publishes the end again as an orchestrator may after a fail-over."""
     while not all(task.done() for task in waiting):
-        await kafka.publish(LifecycleType.COMPLETED, fact("a", 2, 9))
+        await kafka.publish(type, fact("a", run, 9))
+
+
+async def goes_on(rows: Rows, kafka: Kafka, key: int, run: int) -> int:
+    """The run is continued; the key of the next one."""
+    await rows.history(key, 1, events.TimerFired(ref=1), events.Continued(workflow="w"))
+    await rows.close("a", "continued", run)
+    following = await rows.run("a", run + 1)
+    await kafka.publish(LifecycleType.CONTINUED, fact("a", run))
+    return following
+
+
+async def test_a_result_is_that_of_the_run_that_ends_the_chain(
+    api: httpx.AsyncClient, rows: Rows, kafka: Kafka
+) -> None:
+    key = await rows.run("a", 1)
+    waiting = asyncio.create_task(api.get("/api/v1/runs/a/result?wait=60s"))
+    exactly = asyncio.create_task(api.get("/api/v1/runs/a/result?wait=60s&run=1"))
+    for run in (1, 2):
+        key = await goes_on(rows, kafka, key, run)
+    response = await exactly
+    assert (response.status_code, response.json()["status"], response.json()["next_run"]) == (200, "continued", 2)
+    assert not waiting.done()
+    await rows.history(key, 1, events.TimerFired(ref=1), events.Completed(value=msgspec.Raw(b"7")))
+    await rows.close("a", "completed", 3)
+    closing = asyncio.create_task(_close_until(kafka, [waiting], 3))
+    response = await waiting
+    assert (response.status_code, response.json()["value"], response.json()["run"]) == (200, 7, 3)
+    await closing
+
+
+async def test_a_wait_that_ends_within_the_chain_names_the_run_that_runs(
+    api: httpx.AsyncClient, rows: Rows, kafka: Kafka
+) -> None:
+    key = await rows.run("a", 1)
+    waiting = asyncio.create_task(api.get("/api/v1/runs/a/result?wait=1s"))
+    await goes_on(rows, kafka, key, 1)
+    response = await waiting
+    assert (response.status_code, response.json()) == (202, {"workflow_id": "a", "run": 2, "status": "running"})
+
+
+async def test_a_run_that_times_out_has_ended(api: httpx.AsyncClient, rows: Rows, kafka: Kafka) -> None:
+    key = await rows.run("a", 2)
+    waiting = asyncio.create_task(api.get("/api/v1/runs/a/result?wait=60s"))
+    await rows.history(key, 1, events.TimedOut())
+    await rows.close("a", "timed_out", 2)
+    closing = asyncio.create_task(_close_until(kafka, [waiting], type=LifecycleType.TIMED_OUT))
+    assert (await waiting).json()["status"] == "timed_out"
+    await closing
 
 
 async def test_a_wait_ends_with_its_time(api: httpx.AsyncClient, rows: Rows) -> None:
@@ -243,6 +314,18 @@ async def test_a_stopping_server_answers_those_who_wait(served: Served, rows: Ro
         (b'{"workflow": "w", "version": 0}', 422, "invalid", "$.version"),
         (b'{"workflow": "w", "version": 99999999999}', 422, "invalid", "$.version"),
         (b'{"workflow": "w", "on_duplicate": "maybe"}', 422, "invalid", "$.on_duplicate"),
+        (b'{"workflow": "w", "attributes": {"a": {"b": 1}}}', 422, "invalid", "$.attributes"),
+        (b'{"workflow": "w", "attributes": {"a": null}}', 422, "invalid", "$.attributes"),
+        (b'{"workflow": "w", "attributes": {"a": "\\u0000"}}', 422, "invalid", "attribute 'a' holds a NUL"),
+        (b'{"workflow": "w", "attributes": {"a": "' + b"x" * 17_000 + b'"}}', 422, "invalid", "use the memo"),
+        (b'{"workflow": "w", "memo": []}', 422, "invalid", "$.memo"),
+        (b'{"workflow": "w", "memo": {"m": "' + b"x" * 4096 + b'"}}', 413, "too-large", "memo and with_signal"),
+        (b'{"workflow": "w", "start_at": "soon"}', 422, "invalid", "$.start_at"),
+        (b'{"workflow": "w", "start_at": "2026-03-02T00:00:00"}', 422, "invalid", "start_at has no time zone"),
+        (b'{"workflow": "w", "timeout_seconds": 0}', 422, "invalid", "timeout_seconds is 0"),
+        (b'{"workflow": "w", "with_signal": {"value": 1}}', 422, "invalid", "$.with_signal"),
+        (b'{"workflow": "w", "with_signal": {"name": ""}}', 422, "invalid", "with_signal.name has 0 bytes"),
+        (b'{"workflow": "w", "with_signal": {"name": "a", "vlaue": 1}}', 422, "invalid", "vlaue"),
         (b'{"workflow": "w", "args": [' + b"[" * 10_000 + b"]" * 10_000 + b"]}", 422, "invalid", "nested too deep"),
         (b'{"workflow": "w", "args": ["' + b"x" * 4096 + b'"]}', 413, "too-large", "EVERSTEP_MAX_PAYLOAD_BYTES"),
         (b'{"workflow": "w", "args": ["' + b"x" * 300_000 + b'"]}', 413, "too-large", "EVERSTEP_MAX_PAYLOAD_BYTES"),
@@ -326,7 +409,8 @@ async def test_what_kafka_does_not_take_is_a_problem(
 ) -> None:
     monkeypatch.setattr(waiting, "KAFKA_SECONDS", 0.1)
     await rows.run("a")
-    server = HttpServer(db_settings, ApiDependencies(list, Troubled(error), LifecycleTail(db_settings, SHARDS)))
+    tail = LifecycleTail(db_settings, SHARDS)
+    server = HttpServer(db_settings, ApiDependencies(list, Troubled(error), tail, asker()))
     address = await server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://{address}") as client:

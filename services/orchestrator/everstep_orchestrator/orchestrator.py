@@ -28,6 +28,7 @@ from everstep_orchestrator.kafka.publisher import Publisher
 from everstep_orchestrator.kafka.queues import Queues
 from everstep_orchestrator.kafka.reporting import Reporter
 from everstep_orchestrator.membership import Membership
+from everstep_orchestrator.pipeline.asking import Asker
 from everstep_orchestrator.pipeline.cache import Cache
 from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.incoming import Reader
@@ -69,22 +70,22 @@ class Orchestrator:
             partitions={self._topics.inbox: shards},
         )
         self._counting = Counting(app.workflows, app.activities)
-        self._pipeline: Pipeline = self._new_pipeline()
-        self._membership: Membership | None = None
-        self.address = ""
-
-    def _new_pipeline(self) -> Pipeline:
-        settings = self._settings
-        engine = Engine(
-            self._app,
+        self._engine = Engine(
+            app,
             self._topics,
             max_payload_bytes=settings.max_payload_bytes,
             guard=self._watchdog,
             log=log,
             api_url=self._api_url,
         )
+        self._pipeline: Pipeline = self._new_pipeline()
+        self._membership: Membership | None = None
+        self.address = ""
+
+    def _new_pipeline(self) -> Pipeline:
+        settings = self._settings
         rules = Rules(
-            engine=engine,
+            engine=self._engine,
             directory=self,
             topics=self._topics,
             python=platform.python_version(),
@@ -155,7 +156,9 @@ class Orchestrator:
         stack.push_async_callback(submissions.stop)
         lifecycle = LifecycleTail(self._settings, self._shards)
         stack.push_async_callback(lifecycle.close)
-        server = HttpServer(self._settings, ApiDependencies(self.readiness, submissions, lifecycle))
+        server = HttpServer(
+            self._settings, ApiDependencies(self.readiness, submissions, lifecycle, Asker(self._engine))
+        )
         self.address = await server.start()
         stack.push_async_callback(server.stop)
 

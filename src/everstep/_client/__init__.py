@@ -9,7 +9,7 @@ from everstep._client.transport import Transport
 from everstep.settings import Settings
 
 
-def transport(settings: Settings) -> Transport:
+def transport_of(settings: Settings) -> Transport:
     """The way to an installation that `settings` name: HTTP if there is an address for it, else Kafka."""
     # Each brings a client library that the other does without.
     if settings.api_url:
@@ -24,7 +24,7 @@ def transport(settings: Settings) -> Transport:
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Transport]:
     """An open transport, closed at the end."""
-    opened = transport(settings)
+    opened = transport_of(settings)
     await opened.open()
     try:
         yield opened

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -13,15 +13,49 @@ import httpx
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from everstep._client.transport import Ended, Started, real_time
-from everstep.errors import EverstepError, NotReachable, Rejected, RunAlreadyExists, RunNotFound
-from everstep.reads import Filter, HistoryEvent, HistoryPage, RunDescription, RunPage, RunResult, RunSummary
+from everstep._client.transport import NO_ATTRIBUTES, Ended, Started, real_time, update_failure, update_refusal
+from everstep.errors import (
+    CallbackClosed,
+    EverstepError,
+    NotReachable,
+    QueryError,
+    Rejected,
+    RunAlreadyExists,
+    RunNotFound,
+)
+from everstep.reads import (
+    CallbackResult,
+    Filter,
+    HistoryEvent,
+    HistoryPage,
+    QueryList,
+    RunDescription,
+    RunPage,
+    RunResult,
+    RunSummary,
+    UpdateResult,
+)
 from everstep.settings import Settings
-from everstep_schemas.wire import CallbackSubmission, Cancel, OnDuplicate, Signal, Start, Terminate, Update
+from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.events import AttributeValue
+from everstep_schemas.wire import (
+    NULL,
+    CallbackSubmission,
+    Cancel,
+    CompleteCallback,
+    FailCallback,
+    FirstSignal,
+    HeartbeatCallback,
+    OnDuplicate,
+    Signal,
+    Start,
+    Terminate,
+    Update,
+)
 
 T = TypeVar("T")
 
-_Query = Mapping[str, str | int | None]
+_Query = Mapping[str, str | int | Sequence[str] | None]
 
 _WAIT_SECONDS = 30
 _WAIT = f"{_WAIT_SECONDS}s"
@@ -40,11 +74,36 @@ class _StartBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     version: int | None = None
     on_duplicate: OnDuplicate = "reject"
     submission_id: str | None = None
+    attributes: dict[str, AttributeValue] = {}
+    memo: dict[str, Raw] = {}
+    start_at: datetime | None = None
+    timeout_seconds: float | None = None
+    with_signal: FirstSignal | None = None
 
 
 class _SignalBody(msgspec.Struct):
     value: Raw
     signal_id: str | None = None
+
+
+class _UpdateBody(msgspec.Struct):
+    value: Raw
+    update_id: str | None
+
+
+class _CompleteBody(msgspec.Struct):
+    value: Raw
+    submission_id: str | None
+
+
+class _FailBody(msgspec.Struct):
+    message: str
+    type: str
+    submission_id: str | None
+
+
+class _HeartbeatBody(msgspec.Struct):
+    details: Raw
 
 
 class _ReasonBody(msgspec.Struct):
@@ -55,10 +114,23 @@ class _Problem(msgspec.Struct):
     type: str = ""
     detail: str = ""
     workflow_id: str | None = None
+    error: ErrorInfo | None = None
 
 
 class _Unanswered(Exception):
     """Nothing is known yet; asking again is safe."""
+
+
+class _Refused(Exception):
+    """An update was not accepted, for this reason."""
+
+
+class _Failed(Exception):
+    """An update could not be carried out."""
+
+    def __init__(self, error: ErrorInfo) -> None:
+        super().__init__(error.type)
+        self.error = error
 
 
 class HttpTransport:
@@ -81,7 +153,7 @@ class HttpTransport:
         run = (await self._persist("POST", "/runs", RunDescription, {"wait": _WAIT}, body)).run
 
         async def ended() -> Ended:
-            return await self.ended(start.workflow_id, run)
+            return await self._last(start.workflow_id, run)
 
         return Started(run, ended, _nothing_to_forget)
 
@@ -96,22 +168,60 @@ class HttpTransport:
                 await self._ask("POST", f"{path}/terminate", body=_ReasonBody(reason))
 
     async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
+        return await (self._last(workflow_id, None) if run is None else self._ended(workflow_id, run))
+
+    async def _last(self, workflow_id: str, run: int | None) -> Ended:
+        """The end of a run, or of the last of those that go on with its work."""
+        ended = await self._ended(workflow_id, run)
+        while ended.next_run is not None:
+            ended = await self._ended(workflow_id, ended.next_run)
+        return ended
+
+    async def _ended(self, workflow_id: str, run: int | None) -> Ended:
         """Asks again and again, each time for as long as the server lets us wait."""
         while True:
             query = {"wait": _WAIT, "run": run}
             found = await self._persist("GET", f"{_path(workflow_id)}/result", RunResult, query)
             if found.status != "running":
-                return Ended(workflow_id, found.run, found.status, found.value, found.error, found.reason)
+                end = (found.value, found.error, found.reason, found.next_run)
+                return Ended(workflow_id, found.run, found.status, *end)
             run = found.run
 
     async def query(self, workflow_id: str, name: str, args: bytes, run: int | None = None) -> Raw:
-        raise NotImplementedError
+        path = f"{_path(workflow_id)}/queries/{quote(name, safe='')}"
+        return await self._persist("GET", path, Raw, {"args": args.decode(), "run": run})
+
+    async def queries(self, workflow_id: str, run: int | None = None) -> list[str]:
+        """The names of the queries that a run answers, the id's newest by default; raises `RunNotFound`."""
+        return (await self._persist("GET", f"{_path(workflow_id)}/queries", QueryList, {"run": run})).queries
 
     async def update(self, update: Update) -> Raw:
-        raise NotImplementedError
+        """Asks again and again with the same id, which is carried out once."""
+        path = f"{_path(update.workflow_id)}/updates/{quote(update.name, safe='')}"
+        body = _UpdateBody(update.value, update.update_id)
+        try:
+            while True:
+                result = await self._persist("POST", path, UpdateResult, {"wait": _WAIT}, body)
+                if result.status == "completed":
+                    return NULL if result.value is UNSET else result.value
+        except _Refused as refused:
+            raise update_refusal(update, str(refused)) from None
+        except _Failed as failed:
+            raise update_failure(update, failed.error) from None
 
     async def callback(self, submission: CallbackSubmission) -> None:
-        raise NotImplementedError
+        path = f"/callbacks/{quote(submission.token, safe='')}"
+        match submission:
+            case CompleteCallback(value=value, submission_id=id):
+                await self._settle(f"{path}/complete", _CompleteBody(value, id))
+            case FailCallback(error=error, submission_id=id):
+                await self._settle(f"{path}/fail", _FailBody(error.message, error.type, id))
+            case HeartbeatCallback(details=details):
+                await self._ask("POST", f"{path}/heartbeat", body=_HeartbeatBody(details))
+
+    async def _settle(self, path: str, body: _CompleteBody | _FailBody) -> None:
+        """Waits for the answer once: a run that cannot run now has the submission when it can."""
+        await self._persist("POST", path, CallbackResult, {"wait": _WAIT}, body)
 
     def limit(self, timeout: timedelta | None) -> asyncio.Timeout:
         return real_time(timeout)
@@ -128,12 +238,25 @@ class HttpTransport:
                 yield event
             after, run = page.next_after, page.run
 
-    async def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    async def runs(
+        self,
+        workflow: str | None,
+        status: Filter | None,
+        limit: int | None,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+    ) -> AsyncIterator[RunSummary]:
         cursor: str | None = None
+        wanted = [f"{name}={msgspec.json.encode(value).decode()}" for name, value in attributes.items()]
         left = limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
-            query = {"workflow": workflow, "status": status, "limit": size, "cursor": cursor}
+            query: _Query = {
+                "workflow": workflow,
+                "status": status,
+                "limit": size,
+                "cursor": cursor,
+                "attribute": wanted,
+            }
             page = await self._get("/runs", RunPage, query)
             for run in page.runs:
                 yield run
@@ -160,7 +283,7 @@ class HttpTransport:
         return msgspec.json.decode(await self._ask("GET", path, query), type=type)
 
     async def _ask(self, method: str, path: str, query: _Query | None = None, body: Any = None) -> bytes:
-        given = {name: value for name, value in (query or {}).items() if value is not None}
+        given: Any = {name: value for name, value in (query or {}).items() if value is not None}
         headers = {} if body is None else {"content-type": "application/json"}
         content = None if body is None else msgspec.json.encode(body)
         try:
@@ -187,11 +310,25 @@ class HttpTransport:
             return RunAlreadyExists(detail, workflow_id=problem.workflow_id or "")
         if kind == "no-such-run":
             return RunNotFound(detail, workflow_id=problem.workflow_id or "")
+        if kind == "update-failed":
+            return _Failed(problem.error or ErrorInfo(type="Unknown", message=detail))
+        if kind in _ERRORS:
+            return _ERRORS[kind](detail)
         if response.is_client_error:
             return Rejected(detail)
         return (
             NotReachable(detail) if response.status_code == httpx.codes.SERVICE_UNAVAILABLE else EverstepError(detail)
         )
+
+
+_ERRORS: dict[str, type[Exception]] = {
+    "no-such-query": QueryError,
+    "query-failed": QueryError,
+    "cannot-replay": QueryError,
+    "no-code": QueryError,
+    "update-rejected": _Refused,
+    "callback-closed": CallbackClosed,
+}
 
 
 def _path(workflow_id: str) -> str:

@@ -1,28 +1,33 @@
-"""Kafka alone: starts, steers, and awaits the ends of runs that this client started.
+"""Kafka alone: starts, steers and updates, and awaits the ends of runs that this client started.
 
 The lifecycle of a workflow id is followed from before its start is submitted, so neither the answer to the start nor
-the end of the run can be missed. Whatever needs what is stored about other runs needs an orchestrator's API.
+the end of the run can be missed, nor that of a run that goes on with its work. An update's answer is awaited in the
+same way, whoever started the run. A callback's token does not tell the id whose lifecycle would answer: what is said to
+it is durable, and no more is known. Whatever needs what is stored about runs needs an orchestrator's API.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import NoReturn
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
-from everstep._client.transport import Ended, Started, real_time, refusal
+from everstep._client.transport import NO_ATTRIBUTES, Ended, Started, real_time, refusal, update_failure, update_refusal
 from everstep.errors import EverstepError, NotReachable, Rejected
 from everstep.lifecycle import CLOSING, Fact, LifecycleTail, Watch
 from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
 from everstep.settings import Settings
 from everstep.submissions import SubmissionProducer
+from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.events import AttributeValue
 from everstep_schemas.wire import (
+    NULL,
     AnySubmission,
     CallbackSubmission,
     Cancel,
@@ -38,7 +43,9 @@ _STATUS = {
     LifecycleType.FAILED: "failed",
     LifecycleType.CANCELLED: "cancelled",
     LifecycleType.TERMINATED: "terminated",
+    LifecycleType.TIMED_OUT: "timed_out",
 }
+_ANSWERS = (LifecycleType.UPDATE_COMPLETED, LifecycleType.UPDATE_FAILED, LifecycleType.SUBMISSION_REJECTED)
 
 
 class KafkaTransport:
@@ -82,10 +89,14 @@ class KafkaTransport:
         _needs_api(f"to await a run that this client did not start ({workflow_id!r})")
 
     async def query(self, workflow_id: str, name: str, args: bytes, run: int | None = None) -> Raw:
-        _needs_api("to query a run")
+        _needs_api(f"to query a run ({workflow_id!r})")
 
     async def update(self, update: Update) -> Raw:
-        _needs_api("to update a run")
+        with _kafka_errors(self._settings):
+            async with self._tail.watch(update.workflow_id) as watch:
+                await self._producer.send(update)
+                answer = await watch.next(partial(_answers, update.update_id))
+        return _answer(update, answer)
 
     async def callback(self, submission: CallbackSubmission) -> None:
         await self._send(submission)
@@ -99,17 +110,24 @@ class KafkaTransport:
     def history(self, workflow_id: str, run: int | None = None) -> AsyncIterator[HistoryEvent]:
         _needs_api("to read a history")
 
-    def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    def runs(
+        self,
+        workflow: str | None,
+        status: Filter | None,
+        limit: int | None,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+    ) -> AsyncIterator[RunSummary]:
         _needs_api("to list runs")
 
 
 class _End:
-    """The end of one run, waited for by any number of callers."""
+    """The end of one run, or of the last that goes on with its work, waited for by any number of callers."""
 
     def __init__(self, settings: Settings, watch: Watch, answer: Fact, forget: Callable[[], None]) -> None:
         self._settings = settings
         self._watch = watch
         self._answer = answer.body
+        self._run = answer.body.run
         self._forget = forget
         self._one_waits = asyncio.Lock()
         self._end: Fact | None = None
@@ -121,12 +139,20 @@ class _End:
         async with self._one_waits:
             if self._end is None:
                 with _kafka_errors(self._settings):
-                    self._end = await self._watch.next(self._is_end)
+                    self._end = await self._last()
                 self._forget()
         return _ended(self._end)
 
+    async def _last(self) -> Fact:
+        """Each run's end is heard before that of the next, since all of an id lie in one partition."""
+        while True:
+            end = await self._watch.next(self._is_end)
+            if end.type != LifecycleType.CONTINUED:
+                return end
+            self._run += 1
+
     def _is_end(self, fact: Fact) -> bool:
-        return fact.type in CLOSING and fact.body.run == self._answer.run
+        return fact.type in CLOSING and fact.body.run == self._run
 
 
 def _concerns(submission_id: str | None, fact: Fact) -> bool:
@@ -136,6 +162,23 @@ def _concerns(submission_id: str | None, fact: Fact) -> bool:
 def _ended(fact: Fact) -> Ended:
     body = fact.body
     return Ended(body.workflow_id, body.run, _STATUS[fact.type], body.result, body.error, body.reason)
+
+
+def _answers(update_id: str | None, fact: Fact) -> bool:
+    return fact.type in _ANSWERS and fact.body.submission_id == update_id
+
+
+def _answer(update: Update, fact: Fact) -> Raw:
+    """What the run answers to an update; an answer that an earlier run gave stands in that one's history alone."""
+    body = fact.body
+    if fact.type == LifecycleType.UPDATE_COMPLETED:
+        return NULL if body.result is UNSET else body.result
+    if fact.type == LifecycleType.UPDATE_FAILED:
+        raise update_failure(update, body.error or ErrorInfo(type="Unknown"))
+    reason = body.reason or ""
+    if reason == f"duplicate: update {update.update_id!r} was carried out by an earlier run of this id":
+        _needs_api(f"for its answer: {reason.removeprefix('duplicate: ')}, and")
+    raise update_refusal(update, reason)
 
 
 def _needs_api(what: str) -> NoReturn:

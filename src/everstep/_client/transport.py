@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, Raw, UnsetType
 
-from everstep.errors import EverstepError, Rejected, RunAlreadyExists, RunNotFound
+from everstep.errors import (
+    CallbackClosed,
+    EverstepError,
+    Rejected,
+    RunAlreadyExists,
+    RunNotFound,
+    UpdateFailed,
+    UpdateRejected,
+)
 from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.events import AttributeValue
 from everstep_schemas.wire import CallbackSubmission, Cancel, Signal, Start, Terminate, Update
 
 if TYPE_CHECKING:  # brings asyncpg
     from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary
 
 
+NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
+_ENDED = re.compile(r"run \d+ of .* has ended \(\w+\)", re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended."""
+    """How a run ended. `next_run` goes on with the work of one that is continued."""
 
     workflow_id: str
     run: int
@@ -29,11 +44,16 @@ class Ended:
     value: Raw | UnsetType = UNSET
     error: ErrorInfo | None = None
     reason: str | None = None
+    next_run: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run that answers a start. `ended` waits for its end; `forget` says that nobody will ask for that any more."""
+    """A run that answers a start.
+
+    `ended` waits for its end, or for that of the last of the runs that go on with its work; `forget` says that nobody
+    will ask for that any more.
+    """
 
     run: int
     ended: Callable[[], Awaitable[Ended]]
@@ -55,7 +75,10 @@ class Transport(Protocol):
         ...
 
     async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
-        """Waits for the end of a run, the id's newest by default; raises `RunNotFound`."""
+        """Waits for the end of exactly this run, which may be that it goes on as another; raises `RunNotFound`.
+
+        Without a number: of the id's newest, and of the last of those that go on with its work.
+        """
         ...
 
     async def query(self, workflow_id: str, name: str, args: bytes, run: int | None = None) -> Raw:
@@ -63,11 +86,17 @@ class Transport(Protocol):
         ...
 
     async def update(self, update: Update) -> Raw:
-        """Waits for what the run answers; raises `RunNotFound`, `UpdateRejected` or `UpdateFailed`."""
+        """Waits for what the run answers; raises `RunNotFound`, `UpdateRejected` or `UpdateFailed`.
+
+        Needs an `update_id`.
+        """
         ...
 
     async def callback(self, submission: CallbackSubmission) -> None:
-        """Returns once the callback has it; raises `CallbackClosed`."""
+        """Returns once the submission is durable and, over HTTP, the callback has it; raises `CallbackClosed`.
+
+        What settles a callback needs a `submission_id`.
+        """
         ...
 
     def limit(self, timeout: timedelta | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
@@ -82,7 +111,13 @@ class Transport(Protocol):
         """The events of a run, the id's newest by default, in order; raises `RunNotFound`."""
         ...
 
-    def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    def runs(
+        self,
+        workflow: str | None,
+        status: Filter | None,
+        limit: int | None,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+    ) -> AsyncIterator[RunSummary]:
         """Runs, newest first."""
         ...
 
@@ -100,3 +135,24 @@ def refusal(workflow_id: str, reason: str) -> EverstepError:
     if reason.startswith("no run has the id"):
         return RunNotFound(reason, workflow_id=workflow_id)
     return Rejected(reason)
+
+
+def update_refusal(update: Update, reason: str) -> EverstepError:
+    """The error for the reason that an update was given: the run's code has refused it, or no code was asked."""
+    if reason.startswith("no run has the id"):
+        return RunNotFound(reason, workflow_id=update.workflow_id)
+    if _ENDED.fullmatch(reason):
+        return Rejected(reason)
+    return UpdateRejected(f"update {update.name!r} of run {update.workflow_id!r} was rejected: {reason}")
+
+
+def update_failure(update: Update, error: ErrorInfo) -> UpdateFailed:
+    """The error for what a run could not carry out."""
+    why = f"{error.type}: {error.message}" if error.message else error.type
+    return UpdateFailed(f"update {update.name!r} of run {update.workflow_id!r} failed: {why}", error=error)
+
+
+def callback_refusal(reason: str) -> EverstepError:
+    """The error for the reason that what was said to a callback was given."""
+    impossible = reason.startswith("the value does not fit") or reason == "no such callback"
+    return Rejected(reason) if impossible else CallbackClosed(reason)

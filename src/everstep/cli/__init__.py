@@ -23,12 +23,16 @@ COMMANDS = {
     "check-config": ("check_config", "Check the settings, and what they lead to."),
     "start": ("steering", "Start a run."),
     "signal": ("steering", "Send a signal to a run."),
+    "query": ("asking", "Ask a run."),
+    "update": ("asking", "Ask a run to do something, and print its answer."),
     "cancel": ("steering", "Ask a run to end; its code may clean up."),
     "terminate": ("steering", "End a run without asking its code."),
+    "callback": ("asking", "Complete or fail a callback."),
     "result": ("reading", "Wait for a run and print what it returned."),
     "list": ("reading", "List runs, newest first."),
     "describe": ("reading", "Describe a run."),
     "history": ("reading", "Tell what happened in a run."),
+    "replay": ("replay", "Replay histories with the code of MODULE:app, before it is deployed."),
     "dlq": ("dlq", "Records that could not be understood."),
 }
 ALIASES = {"show": "describe"}

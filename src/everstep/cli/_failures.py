@@ -34,7 +34,18 @@ def _kinds() -> Iterator[tuple[int, tuple[type[Exception], ...]]]:
     from everstep.admin.database import DatabaseError, DatabaseUnreachable
     from everstep.admin.topics import TopicError
     from everstep.app import LoadError
-    from everstep.errors import EverstepError, NotReachable, Rejected, RunAlreadyExists, RunError, RunNotFound
+    from everstep.errors import (
+        CallbackClosed,
+        EverstepError,
+        NotReachable,
+        QueryError,
+        Rejected,
+        RunAlreadyExists,
+        RunError,
+        RunNotFound,
+        UpdateFailed,
+        UpdateRejected,
+    )
     from everstep.reads import DatabaseUnavailable, NotMigrated
     from everstep.settings import SettingsError
     from everstep.stack import StackError
@@ -42,4 +53,5 @@ def _kinds() -> Iterator[tuple[int, tuple[type[Exception], ...]]]:
     yield USAGE, (NotMigrated,)
     yield UNREACHABLE, (NotReachable, DatabaseUnreachable, DatabaseUnavailable, KafkaError)
     yield FINDING, (Finding, RunError, RunNotFound, RunAlreadyExists, Rejected, TimeoutError)
+    yield FINDING, (QueryError, UpdateRejected, UpdateFailed, CallbackClosed)
     yield USAGE, (SettingsError, TopicError, DatabaseError, LoadError, StackError, EverstepError, ValueError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -46,7 +46,7 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
 
 def when(at: datetime | None) -> str:
     """An instant to the millisecond in UTC."""
-    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}Z"
 
 
 def one_line(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from functools import partial
 
 import click
@@ -37,21 +37,26 @@ def show(ended: Ended, as_json: bool) -> int:
         click.echo("null" if ended.value is UNSET else bytes(ended.value))
     else:
         why = error_text(ended.error) if ended.error else ended.reason
-        click.echo(
-            f"error: run {ended.workflow_id!r} {_DID.get(ended.status, ended.status)}{f': {why}' if why else ''}",
-            err=True,
-        )
+        did = _DID.get(ended.status, ended.status).format(next_run=ended.next_run)
+        click.echo(f"error: run {ended.workflow_id!r} {did}{f': {why}' if why else ''}", err=True)
     return DONE if completed else FINDING
 
 
-def ending(ended: Ended) -> tuple[str, str]:
-    """How a run ended, as a name and a short text."""
+def ending(ended: Ended) -> Iterator[tuple[str, str]]:
+    """How a run ended, as names and short texts."""
     if ended.status == "completed":
-        return "returned", shorten(ended.value) or "null"
-    return ("error", error_text(ended.error)) if ended.error else ("reason", ended.reason or "")
+        yield "returned", shorten(ended.value) or "null"
+    yield "error", error_text(ended.error) if ended.error else ""
+    yield "reason", ended.reason or ""
+    yield "goes on as", "" if ended.next_run is None else f"run {ended.next_run}"
 
 
-_DID = {"cancelled": "was cancelled", "terminated": "was terminated"}
+_DID = {
+    "cancelled": "was cancelled",
+    "terminated": "was terminated",
+    "timed_out": "has reached its timeout",
+    "continued": "goes on as run {next_run}",
+}
 
 
 def _document(ended: Ended) -> dict[str, object]:
@@ -62,4 +67,5 @@ def _document(ended: Ended) -> dict[str, object]:
         "value": None if ended.value is UNSET else ended.value,
         "error": ended.error,
         "reason": ended.reason,
+        "next_run": ended.next_run,
     }

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
-from msgspec import UNSET
-
 from everstep._client import connected
-from everstep._client.transport import Ended
+from everstep._client.transport import NO_ATTRIBUTES, Ended
 from everstep.cli._failures import Finding
 from everstep.errors import RunNotFound
 from everstep.reads import Filter, HistoryEvent, Reader, RunDescription, RunSummary, connect
 from everstep.settings import Settings, SettingsError
+from everstep_schemas.events import AttributeValue
 
 T = TypeVar("T")
 
 
 class Source(Protocol):
-    """What is stored about runs; `run` None stands for an id's newest. Raises `RunNotFound`."""
+    """What is stored about runs; `run` None stands for an id's newest. Raises `RunNotFound`.
+
+    The end of exactly one run may be that it goes on as another; that of the newest is the end of the last.
+    """
 
     async def ended(self, workflow_id: str, run: int | None = None) -> Ended: ...
     async def describe(self, workflow_id: str, run: int | None = None) -> RunDescription: ...
     def history(self, workflow_id: str, run: int | None = None) -> AsyncIterator[HistoryEvent]: ...
-    def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]: ...
+    def runs(
+        self,
+        workflow: str | None,
+        status: Filter | None,
+        limit: int | None,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+    ) -> AsyncIterator[RunSummary]: ...
 
 
 @asynccontextmanager
@@ -54,24 +62,28 @@ class _Stored:
         self._reader = reader
 
     async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
+        ended = await self._end(workflow_id, run)
+        while run is None and ended.next_run is not None:
+            ended = await self._end(workflow_id, ended.next_run)
+        return ended
+
+    async def _end(self, workflow_id: str, run: int | None) -> Ended:
         found = await self._stored(workflow_id, run)
-        if found is None:
-            if not self._settings.kafka_bootstrap:
-                raise Finding(
-                    f"run {workflow_id!r} is still running: to wait for its end set EVERSTEP_API_URL, or"
-                    " EVERSTEP_KAFKA_BOOTSTRAP"
-                )
-            found = await self._awaited(workflow_id, run)
-        return found
+        if found.status != "running":
+            return found
+        if not self._settings.kafka_bootstrap:
+            raise Finding(
+                f"run {workflow_id!r} is still running: to wait for its end set EVERSTEP_API_URL, or"
+                " EVERSTEP_KAFKA_BOOTSTRAP"
+            )
+        return await self._awaited(workflow_id, found.run)
 
-    async def _stored(self, workflow_id: str, run: int | None) -> Ended | None:
+    async def _stored(self, workflow_id: str, run: int | None) -> Ended:
         result = await _found(workflow_id, run, self._reader.result(workflow_id, run))
-        if result.status == "running":
-            return None
-        value = UNSET if result.value is UNSET else result.value
-        return Ended(workflow_id, result.run, result.status, value, result.error, result.reason)
+        end = (result.value, result.error, result.reason, result.next_run)
+        return Ended(workflow_id, result.run, result.status, *end)
 
-    async def _awaited(self, workflow_id: str, run: int | None) -> Ended:
+    async def _awaited(self, workflow_id: str, run: int) -> Ended:
         from everstep.admin import database
         from everstep.lifecycle import CLOSING, LifecycleTail
 
@@ -79,7 +91,7 @@ class _Stored:
         tail = LifecycleTail(self._settings, stored.shards)
         try:
             async with tail.watch(workflow_id) as watch:
-                while (ended := await self._stored(workflow_id, run)) is None:
+                while (ended := await self._stored(workflow_id, run)).status == "running":
                     await watch.next(lambda fact: fact.type in CLOSING)
                 return ended
         finally:
@@ -93,11 +105,19 @@ class _Stored:
         async for event in self._reader.whole_history(workflow_id, described.run):
             yield event
 
-    async def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    async def runs(
+        self,
+        workflow: str | None,
+        status: Filter | None,
+        limit: int | None,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+    ) -> AsyncIterator[RunSummary]:
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
-            page = await self._reader.list_runs(workflow=workflow, status=status, limit=left or 1000, cursor=cursor)
+            page = await self._reader.list_runs(
+                workflow=workflow, status=status, attributes=attributes, limit=left or 1000, cursor=cursor
+            )
             for run in page.runs:
                 yield run
             if page.cursor is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -12,41 +12,21 @@ from msgspec import Raw
 
 from everstep._client import connected
 from everstep._client.transport import Ended
+from everstep.cli import _parsing
 from everstep.cli._output import as_json
 from everstep.cli._results import awaited, show
-from everstep.settings import Settings
 from everstep_schemas import wire
-from everstep_schemas.names import why_bad_name
 
 _PATIENCE_SECONDS = 5.0
 
 
-def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and (why := why_bad_name(value)):
-        raise click.BadParameter(f"{value[:100]!r} {why}")
-    return value
-
-
-def _json(ctx: click.Context, param: click.Parameter, value: str) -> Raw:
-    try:
-        msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        hint = "text needs its quotes: '\"like this\"'"
-        raise click.BadParameter(f"{value[:100]!r} is not JSON ({error}); {hint}") from error
-    return Raw(value.encode())
-
-
-def _jsons(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[Raw, ...]:
-    return tuple(_json(ctx, param, value) for value in values)
-
-
-workflow_id = click.argument("id", metavar="ID", callback=_name)
+workflow_id = click.argument("id", metavar="ID", callback=_parsing.name)
 
 
 @click.command("start")
-@click.argument("workflow", callback=_name)
-@click.argument("arguments", metavar="[ARG_JSON]...", nargs=-1, callback=_jsons)
-@click.option("--id", "id", callback=_name, help="The workflow id; one is made up without it.")
+@click.argument("workflow", callback=_parsing.name)
+@click.argument("arguments", metavar="[ARG_JSON]...", nargs=-1, callback=_parsing.jsons)
+@click.option("--id", "id", callback=_parsing.name, help="The workflow id; one is made up without it.")
 @click.option("--wait", is_flag=True, help="Wait for the run and print what it returned.")
 @click.option("--version", type=click.IntRange(1), help="Of the workflow; by default the highest there is.")
 @click.option(
@@ -56,17 +36,46 @@ workflow_id = click.argument("id", metavar="ID", callback=_name)
     show_default=True,
     help="What to do if the id has a run.",
 )
-@click.option("--submission-id", callback=_name, help="The same one starts one run however often it is sent.")
+@click.option("--submission-id", callback=_parsing.name, help="The same one starts one run however often it is sent.")
+@click.option(
+    "--attribute",
+    "attributes",
+    metavar="NAME=JSON",
+    multiple=True,
+    callback=_parsing.attribute_values,
+    help="What the run can be searched by; may be repeated.",
+)
+@click.option(
+    "--memo",
+    metavar="NAME=JSON",
+    multiple=True,
+    callback=_parsing.named_jsons,
+    help="What is kept with it; may be repeated.",
+)
+@click.option("--start-at", metavar="INSTANT", callback=_parsing.instant, help="When it begins: 2026-01-31T18:00:00Z.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    help="How long the run may take.",
+)
+@click.option(
+    "--signal",
+    "with_signal",
+    metavar="NAME=JSON",
+    callback=_parsing.first_signal,
+    help="A signal that reaches the run, whether it is new or was open before.",
+)
 @as_json
 def start_command(
     workflow: str,
     arguments: tuple[Raw, ...],
     id: str | None,
     wait: bool,
-    version: int | None,
-    on_duplicate: wire.OnDuplicate,
     submission_id: str | None,
     as_json: bool,
+    **more: Any,
 ) -> int:
     """Start a run of WORKFLOW with arguments in JSON, and print its id.
 
@@ -76,9 +85,8 @@ def start_command(
         workflow=workflow,
         workflow_id=id or uuid.uuid4().hex,
         args=Raw(msgspec.json.encode(arguments)),
-        version=version,
-        on_duplicate=on_duplicate,
         submission_id=submission_id or uuid.uuid4().hex,
+        **more,
     )
     ended = asyncio.run(_start(start, wait))
     if ended is not None:
@@ -88,7 +96,7 @@ def start_command(
 
 
 async def _start(start: wire.Start, wait: bool) -> Ended | None:
-    async with connected(_settings()) as transport:
+    async with connected(_parsing.settings()) as transport:
         remark = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, _still_waiting)
         try:
             started = await transport.start(start)
@@ -103,9 +111,9 @@ def _still_waiting() -> None:
 
 @click.command("signal")
 @workflow_id
-@click.argument("name", callback=_name)
-@click.argument("value", metavar="[JSON]", callback=_json, default="null")
-@click.option("--signal-id", callback=_name, help="The same one is applied once however often it is sent.")
+@click.argument("name", callback=_parsing.name)
+@click.argument("value", metavar="[JSON]", callback=_parsing.json, default="null")
+@click.option("--signal-id", callback=_parsing.name, help="The same one is applied once however often it is sent.")
 def signal_command(id: str, name: str, value: Raw, signal_id: str | None) -> None:
     """Send the signal NAME with a value in JSON to the run ID."""
     _send(wire.Signal(workflow_id=id, name=name, value=value, signal_id=signal_id or uuid.uuid4().hex))
@@ -129,12 +137,7 @@ def terminate_command(id: str, reason: str) -> None:
 
 def _send(submission: wire.Signal | wire.Cancel | wire.Terminate) -> None:
     async def send() -> None:
-        async with connected(_settings()) as transport:
+        async with connected(_parsing.settings()) as transport:
             await transport.send(submission)
 
     asyncio.run(send())
-
-
-def _settings() -> Settings:
-    settings = Settings.from_environment()
-    return settings if settings.api_url else settings.require("kafka_bootstrap")

@@ -200,7 +200,7 @@ class _Opened:
         exits = Exits(self.worker.command, self.worker.control, self._heard, self.problems.add)
         self.installation = Installation(app, clock, self.post.put, exits, check=check)
         self.transport = MemoryTransport(self.installation, self.post, self.pacer, self.problems)
-        self.client = Client._over(self.transport)
+        self.client = Client(transport=self.transport)
         self.closed = False
 
     def _busy(self) -> bool:

@@ -31,7 +31,7 @@ def _lines(run: StoredRun) -> Iterator[str]:
 
 def waits_of(run: StoredRun) -> list[str]:
     """What a run waits for."""
-    from everstep.words import Pending  # takes long to import, and few tests wait in vain
+    from everstep.pending import Pending  # takes long to import, and few tests wait in vain
 
     pending = Pending()
     for seq, at, event in run.history():

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import UNSET, Raw
 
-from everstep._client.transport import Ended, Started, refusal
+from everstep._client.transport import (
+    NO_ATTRIBUTES,
+    Ended,
+    Started,
+    callback_refusal,
+    refusal,
+    update_failure,
+    update_refusal,
+)
 from everstep._core.engine import CannotRun, QueryFailed, StallReason
 from everstep._core.payloads import codec_for
 from everstep._core.timers import instant
-from everstep.errors import CallbackClosed, QueryError, RunNotFound, UpdateFailed, UpdateRejected
+from everstep.errors import QueryError, RunNotFound
 from everstep.testing._attempts import microseconds
 from everstep.testing._clock import ENDS_A_WAIT
 from everstep.testing._installation import CLOSING, Installation
@@ -23,13 +32,15 @@ from everstep.testing._pacing import Pacer
 from everstep.testing._post import Post
 from everstep.testing._problems import Problems, differs
 from everstep.testing._runs import StoredRun
-from everstep_schemas import wire
+from everstep_schemas import events, wire
+from everstep_schemas.events import AttributeValue
 from everstep_schemas.wire import Lifecycle, LifecycleType
 
 if TYPE_CHECKING:  # brings asyncpg
     from everstep.reads import Filter, HistoryEvent, RunDescription, RunSummary, Stall
 
 _LIST = codec_for(list[object])
+_attributes = msgspec.json.Decoder(dict[str, AttributeValue])
 
 
 class MemoryTransport:
@@ -173,10 +184,9 @@ class MemoryTransport:
         finally:
             answer.cancel()
         if type == LifecycleType.SUBMISSION_REJECTED:
-            raise _update_refused(update, fact.reason or "")
+            raise update_refusal(update, fact.reason or "")
         if fact.error is not None:
-            message = f"update {update.name!r} of run {update.workflow_id!r} failed: {fact.error.message}"
-            raise UpdateFailed(message, error=fact.error)
+            raise update_failure(update, fact.error)
         return Raw(b"null") if fact.result is UNSET else fact.result
 
     async def callback(self, submission: wire.CallbackSubmission) -> None:
@@ -186,7 +196,7 @@ class MemoryTransport:
             return
         type, fact = answer.result()
         if type == LifecycleType.SUBMISSION_REJECTED:
-            raise CallbackClosed(fact.reason or "")
+            raise callback_refusal(fact.reason or "")
 
     # ---- time
 
@@ -215,10 +225,17 @@ class MemoryTransport:
         for seq, at, event in self.find(workflow_id, run).history():
             yield HistoryEvent(seq, instant(at), event)
 
-    async def runs(self, workflow: str | None, status: Filter | None, limit: int | None) -> AsyncIterator[RunSummary]:
+    async def runs(
+        self,
+        workflow: str | None,
+        status: Filter | None,
+        limit: int | None,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+    ) -> AsyncIterator[RunSummary]:
         newest_first = reversed(list(self.installation.runs()))
         shown = (_description(run) for run in newest_first if workflow in (None, run.workflow))
-        wanted = [run for run in shown if status in (None, run.status, run.condition)]
+        fitting = (run for run in shown if _has(run.attributes, attributes))
+        wanted = [run for run in fitting if status in (None, run.status, run.condition)]
         for run in wanted[:limit]:
             yield run
 
@@ -227,16 +244,22 @@ def _nothing() -> None:
     """Done."""
 
 
-def _update_refused(update: wire.Update, reason: str) -> Exception:
-    if reason.startswith("no run has the id"):
-        return RunNotFound(reason, workflow_id=update.workflow_id)
-    return UpdateRejected(f"update {update.name!r} of run {update.workflow_id!r} was rejected: {reason}")
+def _has(values: Mapping[str, AttributeValue], wanted: Mapping[str, AttributeValue]) -> bool:
+    """Whether all are there with these values; of a list, whether its items are among the run's."""
+    return all(name in values and _contains(values[name], value) for name, value in wanted.items())
+
+
+def _contains(value: AttributeValue, wanted: AttributeValue) -> bool:
+    if isinstance(value, list) and isinstance(wanted, list):
+        return set(wanted) <= set(value)
+    return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
 
 
 def _description(run: StoredRun) -> RunDescription:
-    from everstep.reads import RunDescription
+    from everstep.reads import RunDescription, RunRef
 
     at = None if run.live is None else run.live.wakeup_at()
+    parent, started = run.parent, _started(run)
     return RunDescription(
         workflow_id=run.workflow_id,
         run=run.run,
@@ -249,7 +272,19 @@ def _description(run: StoredRun) -> RunDescription:
         closed_at=None if run.closed_at is None else instant(run.closed_at),
         reason=None if run.stalled is None else _stall(run.stalled),
         next_wakeup_at=None if at is None else instant(at),
+        parent=None if parent is None else RunRef(workflow_id=parent.workflow_id, run=parent.run),
+        attributes={} if run.attributes is None else _attributes.decode(run.attributes),
+        begins_at=None if started is None else started.start_at,
+        expires_at=None if started is None else started.expires_at,
+        attempt=1 if started is None else started.attempt,
+        memo={} if started is None else started.memo,
     )
+
+
+def _started(run: StoredRun) -> events.Started | None:
+    """The first event, of a run whose code could begin."""
+    first = events.decode_events(run.rows[0].data)[0] if run.rows else None
+    return first if isinstance(first, events.Started) else None
 
 
 def _stall(reason: StallReason) -> Stall:

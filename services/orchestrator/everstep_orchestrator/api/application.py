@@ -11,12 +11,15 @@ from litestar.types import ControllerRouterHandler
 
 from everstep_orchestrator.api import openapi
 from everstep_orchestrator.api.bodies import require_json
+from everstep_orchestrator.api.callbacks import CALLBACKS
 from everstep_orchestrator.api.dependencies import Api
 from everstep_orchestrator.api.operating import healthz, metrics, readyz
 from everstep_orchestrator.api.problems import EXCEPTION_HANDLERS, INVALID, AnyRequest, Refused
+from everstep_orchestrator.api.queries import QUERIES
 from everstep_orchestrator.api.runs import READING
 from everstep_orchestrator.api.segments import RawPath, decoded_segments
 from everstep_orchestrator.api.steering import STEERING
+from everstep_orchestrator.api.updates import UPDATES
 
 
 def create(api: Api, *, max_body_bytes: int) -> RawPath:
@@ -41,7 +44,8 @@ def openapi_document() -> bytes:
 
 
 def _routes() -> list[ControllerRouterHandler]:
-    runs = Router("/api/v1", route_handlers=[*READING, *STEERING], before_request=_check)
+    handlers = [*READING, *QUERIES, *STEERING, *UPDATES, *CALLBACKS]
+    runs = Router("/api/v1", route_handlers=handlers, before_request=_check)
     return [Router("/", route_handlers=[healthz, readyz, metrics, runs], dependencies={"api": Provide(_api)})]
 
 

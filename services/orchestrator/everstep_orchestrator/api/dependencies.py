@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from litestar.di import NamedDependency
 
+from everstep._core.engine import HistoryRow, Identity, LiveRun
 from everstep.reads import Reader
+from everstep_orchestrator.api.peers import Peers
 from everstep_schemas.wire import AnySubmission, Lifecycle
+
+T = TypeVar("T")
 
 
 class Fact(Protocol):
@@ -43,6 +47,24 @@ class Submissions(Protocol):
     async def send(self, submission: AnySubmission) -> None: ...
 
 
+class Asker(Protocol):
+    """Replays runs to ask them something; changes nothing."""
+
+    def knows(self, workflow: str, version: int) -> bool:
+        """Whether the code of a run is here."""
+        ...
+
+    async def ask(
+        self, identity: Identity, pages: AsyncIterable[Iterable[HistoryRow]], question: Callable[[LiveRun], T]
+    ) -> T:
+        """What `question` gives for the run with this history.
+
+        Raises `CannotRun` if the code here does not replay it, `QueryFailed` if the code has no answer, and
+        `TimeoutError`, in words, if there is no time for it now.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ApiDependencies:
     """What the composition root hands to the HTTP server. `readiness` gives the reasons for not being ready."""
@@ -50,6 +72,7 @@ class ApiDependencies:
     readiness: Callable[[], list[str]]
     submissions: Submissions
     lifecycle: LifecycleTail
+    asker: Asker
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +83,8 @@ class Api:
     readiness: Callable[[], list[str]]
     submissions: Submissions
     lifecycle: LifecycleTail
+    asker: Asker
+    peers: Peers
     max_payload_bytes: int
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

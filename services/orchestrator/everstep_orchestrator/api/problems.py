@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
 from everstep.reads import DatabaseUnavailable, InvalidCursor
+from everstep_schemas.errors import ErrorInfo
 
 PROBLEM_JSON = "application/problem+json"
 _RETRY_SECONDS = "1"
@@ -21,7 +22,8 @@ logger = structlog.stdlib.get_logger(__name__)
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a request was not done. `type` names the kind and never changes; `detail` says what happened and what to do.
 
-    The ids are those of the run that stands in the way, or of a start that nobody has answered yet.
+    The ids are those of the run that stands in the way, or of a start that nobody has answered yet. `error` is what an
+    update ended with; `expected` is what a history holds at its event `seq`, `got` what the code does instead.
     """
 
     type: str
@@ -32,6 +34,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workflow_id: str | None = None
     run: int | None = None
     submission_id: str | None = None
+    error: ErrorInfo | None = None
+    expected: str | None = None
+    got: str | None = None
+    seq: int | None = None
 
 
 class Kind(NamedTuple):
@@ -45,15 +51,24 @@ class Kind(NamedTuple):
 MALFORMED = Kind(400, "malformed", "The request cannot be read")
 NO_SUCH_PATH = Kind(404, "no-such-path", "There is nothing at this path")
 NO_SUCH_RUN = Kind(404, "no-such-run", "There is no such run")
+NO_SUCH_QUERY = Kind(404, "no-such-query", "The run answers no such query")
+NO_SUCH_CALLBACK = Kind(404, "no-such-callback", "There is no such callback")
 METHOD_NOT_ALLOWED = Kind(405, "method-not-allowed", "The path does not take this method")
 DUPLICATE = Kind(409, "duplicate-run", "The id has a run already")
 RUN_CLOSED = Kind(409, "run-closed", "The run has ended")
+UPDATE_REJECTED = Kind(409, "update-rejected", "The run does not accept the update")
+CALLBACK_CLOSED = Kind(409, "callback-closed", "The callback is closed")
+CANNOT_REPLAY = Kind(409, "cannot-replay", "The code does not repeat what the run did")
 TOO_LARGE = Kind(413, "too-large", "The request is too large")
 NOT_JSON = Kind(415, "not-json", "The body is not declared as JSON")
 INVALID = Kind(422, "invalid", "The request asks for something impossible")
+QUERY_FAILED = Kind(422, "query-failed", "The run has no answer to the query")
+UPDATE_FAILED = Kind(422, "update-failed", "The run could not carry the update out")
 INTERNAL = Kind(500, "internal", "The orchestrator failed")
 DATABASE_UNAVAILABLE = Kind(503, "database-unavailable", "Postgres does not answer")
 KAFKA_UNAVAILABLE = Kind(503, "kafka-unavailable", "Kafka does not answer")
+NO_CODE = Kind(503, "no-code", "No orchestrator has the run's code")
+BUSY = Kind(503, "busy", "There is no time for the question now")
 UNANSWERED = Kind(504, "unanswered", "Accepted, not yet answered")
 
 KINDS = tuple(value for value in globals().copy().values() if isinstance(value, Kind))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from litestar import Response, get
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from everstep._named import attributes
 from everstep.lifecycle import CLOSING
 from everstep.reads import Filter, HistoryPage, RunDescription, RunPage, RunResult
 from everstep_orchestrator.api.dependencies import Api, Fact, FromProcess
@@ -47,11 +49,19 @@ async def list_runs(
     workflow: FromQuery[str | None] = None,
     status: Annotated[Filter | None, QueryParameter(description="A status, or the condition of a running run.")] = None,
     limit: Annotated[int, QueryParameter(ge=1, description="The most runs of a page; 1000 at most.")] = 50,
+    attribute: Annotated[
+        list[str] | None,
+        QueryParameter(description='Only runs with this attribute, as in `customer="C-9"`. Repeatable.'),
+    ] = None,
     cursor: Annotated[str | None, QueryParameter(description="What the page before gave as `cursor`.")] = None,
 ) -> RunPage:
     if workflow is not None:
         valid_name("workflow", workflow)
-    return await api.reader.list_runs(workflow=workflow, status=status, limit=limit, cursor=cursor)
+    try:
+        wanted = attributes(attribute or ())
+    except ValueError as error:
+        raise Refused(INVALID, f"attribute: {error}") from error
+    return await api.reader.list_runs(workflow=workflow, status=status, attributes=wanted, limit=limit, cursor=cursor)
 
 
 @get("/runs/{workflow_id:str}", tags=["runs"], summary="Describe a run", responses=_READING)
@@ -86,10 +96,15 @@ async def run_history(
 async def run_result(
     api: FromProcess, workflow_id: FromPath[str], run: RunNumber = None, wait: Wait = "0s"
 ) -> Response[RunResult]:
-    seconds = seconds_of(wait)
+    until = time.monotonic() + seconds_of(wait)
     result = await _result(api, workflow_id, run)
-    if result.status == "running" and seconds > 0:
-        result = await _awaited_result(api, result, seconds)
+    if run is None:  # the id's newest, whichever that is when the wait is over
+        while result.status in ("running", "continued") and time.monotonic() < until and not api.stopping.is_set():
+            result = await _awaited_result(api, workflow_id, result.next_run or result.run, until)
+        if result.status == "continued":
+            result = await _result(api, workflow_id, None)
+    elif result.status == "running" and time.monotonic() < until:
+        result = await _awaited_result(api, workflow_id, run, until)
     return Response(result, status_code=202 if result.status == "running" else 200)
 
 
@@ -100,18 +115,18 @@ async def _result(api: Api, workflow_id: str, run: int | None) -> RunResult:
     return result
 
 
-async def _awaited_result(api: Api, known: RunResult, seconds: float) -> RunResult:
+async def _awaited_result(api: Api, workflow_id: str, run: int, until: float) -> RunResult:
     """Watches before it looks, so that an end in between is seen by one or the other."""
-    async with watching(api, known.workflow_id) as watch:
-        result = await _result(api, known.workflow_id, known.run)
+    async with watching(api, workflow_id) as watch:
+        result = await _result(api, workflow_id, run)
         if result.status != "running":
             return result
 
         def closes(fact: Fact) -> bool:
-            return fact.body.run == known.run and fact.type in CLOSING
+            return fact.body.run == run and fact.type in CLOSING
 
-        await next_fact(api, watch, closes, seconds)
-    return await _result(api, known.workflow_id, known.run)
+        await next_fact(api, watch, closes, max(0.0, until - time.monotonic()))
+    return await _result(api, workflow_id, run)
 
 
 READING = [list_runs, describe_run, run_history, run_result]

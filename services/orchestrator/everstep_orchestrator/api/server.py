@@ -16,6 +16,7 @@ from everstep.kafka import max_record_bytes
 from everstep.settings import Settings
 from everstep_orchestrator.api import application
 from everstep_orchestrator.api.dependencies import Api, ApiDependencies
+from everstep_orchestrator.api.peers import Peers
 
 DEFAULT_PORT = 8080
 _PORTS_TRIED = 100
@@ -44,7 +45,9 @@ class HttpServer:
         """
         reader = await self._exits.enter_async_context(reads.connect(self._settings))
         listener = _listen(self._settings)
-        server = _Server(self._application(reader))
+        peers = Peers()
+        self._exits.push_async_callback(peers.close)
+        server = _Server(self._application(reader, peers))
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
         self._exits.push_async_callback(self._stop, server, serving)
         await server.listening.wait()
@@ -55,12 +58,14 @@ class HttpServer:
         self._stopping.set()
         await self._exits.aclose()
 
-    def _application(self, reader: reads.Reader) -> uvicorn.Config:
+    def _application(self, reader: reads.Reader, peers: Peers) -> uvicorn.Config:
         api = Api(
             reader=reader,
             readiness=self._deps.readiness,
             submissions=self._deps.submissions,
             lifecycle=self._deps.lifecycle,
+            asker=self._deps.asker,
+            peers=peers,
             max_payload_bytes=self._settings.max_payload_bytes,
             stopping=self._stopping,
         )

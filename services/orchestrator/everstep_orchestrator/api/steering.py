@@ -7,17 +7,25 @@ end are answered as soon as they are durable; what they did stands in the histor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import quote
-from uuid import uuid4
 
 import msgspec
 from litestar import Response, post
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from everstep._core.starting import why_impossible
 from everstep.reads import RunDescription
-from everstep_orchestrator.api.bodies import JsonBody, ReasonRequest, SignalRequest, StartRequest
+from everstep_orchestrator.api.bodies import (
+    JsonBody,
+    ReasonRequest,
+    SignalRequest,
+    StartRequest,
+    check_size,
+    name_or_new,
+)
 from everstep_orchestrator.api.dependencies import Api, Fact, FromProcess, Watch
 from everstep_orchestrator.api.problems import (
     DATABASE_UNAVAILABLE,
@@ -38,8 +46,8 @@ from everstep_orchestrator.api.segments import valid_name
 from everstep_orchestrator.api.waiting import next_fact, seconds_of, submit, watching
 from everstep_schemas.wire import Cancel, LifecycleType, RunSubmission, Signal, Start, Terminate
 
-_REFUSALS = (MALFORMED, TOO_LARGE, NOT_JSON, INVALID, DATABASE_UNAVAILABLE, KAFKA_UNAVAILABLE)
-_STEERING = documented(NO_SUCH_RUN, RUN_CLOSED, *_REFUSALS)
+REFUSALS = (MALFORMED, TOO_LARGE, NOT_JSON, INVALID, DATABASE_UNAVAILABLE, KAFKA_UNAVAILABLE)
+_STEERING = documented(NO_SUCH_RUN, RUN_CLOSED, *REFUSALS)
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +67,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     dto=JsonBody[StartRequest],
     return_dto=None,
     responses={200: ResponseSpec(RunDescription, description="The run that existed", generate_examples=False)}
-    | documented(DUPLICATE, UNANSWERED, *_REFUSALS),
+    | documented(DUPLICATE, UNANSWERED, *REFUSALS),
 )
 async def start_run(
     api: FromProcess,
@@ -79,20 +87,33 @@ def _submission(api: Api, data: StartRequest) -> Start:
         raise Refused(INVALID, "args must be a JSON array: one item per argument")
     if data.kwargs is not msgspec.UNSET and not bytes(data.kwargs).lstrip().startswith(b"{"):
         raise Refused(INVALID, "kwargs must be a JSON object")
-    _check_size(api, "args and kwargs", data.args, b"" if data.kwargs is msgspec.UNSET else data.kwargs)
-    return Start(
+    check_size(api, "args, kwargs, memo and with_signal", *_payloads(data))
+    start = Start(
         workflow=valid_name("workflow", data.workflow),
-        workflow_id=_name_or_new("workflow_id", data.workflow_id),
-        submission_id=_name_or_new("submission_id", data.submission_id),
+        workflow_id=name_or_new("workflow_id", data.workflow_id),
+        submission_id=name_or_new("submission_id", data.submission_id),
         args=data.args,
         kwargs=data.kwargs,
         version=data.version,
         on_duplicate=data.on_duplicate,
+        attributes=data.attributes,
+        memo=data.memo,
+        start_at=data.start_at,
+        timeout_seconds=data.timeout_seconds,
+        with_signal=data.with_signal,
     )
+    if why := why_impossible(start):
+        raise Refused(INVALID, why)
+    return start
 
 
-def _name_or_new(what: str, name: str | None) -> str:
-    return uuid4().hex if name is None else valid_name(what, name)
+def _payloads(data: StartRequest) -> Iterator[bytes | msgspec.Raw]:
+    yield data.args
+    if data.kwargs is not msgspec.UNSET:
+        yield data.kwargs
+    yield from data.memo.values()
+    if data.with_signal is not None:
+        yield data.with_signal.value
 
 
 async def _started(api: Api, watch: Watch, start: Start, seconds: float) -> tuple[RunDescription, bool]:
@@ -146,7 +167,7 @@ def _unanswered(start: Start) -> Refused:
 async def signal_run(
     api: FromProcess, workflow_id: FromPath[str], name: FromPath[str], data: JSONBody[SignalRequest]
 ) -> Accepted:
-    _check_size(api, "value", data.value)
+    check_size(api, "value", data.value)
     signal_id = None if data.signal_id is None else valid_name("signal_id", data.signal_id)
     return await _send(api, Signal(workflow_id=workflow_id, name=name, value=data.value, signal_id=signal_id))
 
@@ -183,21 +204,15 @@ async def _send(api: Api, submission: RunSubmission) -> Accepted:
     if run is None:
         raise no_such_run(submission.workflow_id)
     if run.status != "running":
-        raise Refused(
-            RUN_CLOSED,
-            f"run {run.run} of {run.workflow_id!r} has ended ({run.status}): only a running run can be reached",
-            workflow_id=run.workflow_id,
-            run=run.run,
-        )
+        raise run_closed(run.workflow_id, run.run, run.status)
     await submit(api, submission)
     return Accepted(workflow_id=run.workflow_id, run=run.run)
 
 
-def _check_size(api: Api, what: str, *parts: bytes | msgspec.Raw) -> None:
-    size = sum(len(bytes(part)) for part in parts)
-    if size > api.max_payload_bytes:
-        allowed = f"{api.max_payload_bytes} are allowed (EVERSTEP_MAX_PAYLOAD_BYTES)"
-        raise Refused(TOO_LARGE, f"{what} have {size} bytes; {allowed}: pass a reference to large data instead")
+def run_closed(workflow_id: str, run: int, status: str) -> Refused:
+    """The answer to what only a running run can do."""
+    detail = f"run {run} of {workflow_id!r} has ended ({status}): only a running run can be reached"
+    return Refused(RUN_CLOSED, detail, workflow_id=workflow_id, run=run)
 
 
 STEERING = [start_run, signal_run, cancel_run, terminate_run]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
@@ -13,8 +14,11 @@ from everstep_orchestrator.api.dependencies import Api, Fact, Watch
 from everstep_orchestrator.api.problems import INVALID, KAFKA_UNAVAILABLE, TOO_LARGE, Refused
 from everstep_schemas.wire import AnySubmission
 
+T = TypeVar("T")
+
 MAX_WAIT_SECONDS = 60.0
 KAFKA_SECONDS = 10.0
+_AT_ONCE_SECONDS = 0.5
 _DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(ms|s|m)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
 
@@ -49,6 +53,22 @@ async def next_fact(api: Api, watch: Watch, wanted: Callable[[Fact], bool], seco
     finally:
         fact.cancel()
         stop.cancel()
+
+
+async def answered(
+    api: Api, watch: Watch, wanted: Callable[[Fact], bool], look: Callable[[], Awaitable[T | None]], seconds: float
+) -> Fact | T | None:
+    """The next fact that is wanted, or what `look` finds of an answer that was given before the watch was opened.
+
+    Looking means to search a history, so it is only done when no answer comes at once, and at the end. None: neither.
+    """
+    fact = await next_fact(api, watch, wanted, min(seconds, _AT_ONCE_SECONDS))
+    if fact is not None:
+        return fact
+    if (found := await look()) is not None or seconds <= _AT_ONCE_SECONDS:
+        return found
+    fact = await next_fact(api, watch, wanted, seconds - _AT_ONCE_SECONDS)
+    return fact if fact is not None else await look()
 
 
 async def submit(api: Api, submission: AnySubmission) -> None:

@@ -2,7 +2,7 @@
 
 What is in memory is never asked for again; and since a run and its id stay in memory until the commit of their last
 activation is acknowledged, Postgres is only ever asked about runs that it knows completely. A long replay gives the
-loop back every 50 ms.
+loop back in between.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -25,7 +25,7 @@ from everstep_orchestrator.kafka.publisher import Ticket
 from everstep_orchestrator.pipeline.counting import Counting
 from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_orchestrator.pipeline.incoming import Callback, Child, Incoming, Record, Renewal, Result
-from everstep_orchestrator.pipeline.outside import outside_task
+from everstep_orchestrator.pipeline.replaying import replayed
 from everstep_orchestrator.pipeline.state import Shard
 from everstep_orchestrator.store import ParkedRow, RunRow, Store
 from everstep_schemas import events, wire
@@ -34,7 +34,6 @@ from everstep_schemas.wire import Outgoing
 
 log = structlog.get_logger(__name__)
 
-SLICE_SECONDS = 0.05
 HISTORIES_AT_ONCE = 100  # of a megabyte each at most
 
 
@@ -207,33 +206,12 @@ class Loader:
     async def _replay(self, entry: Entry, rows: Sequence[HistoryRow]) -> None:
         started = time.monotonic()
         try:
-            entry.live = await self._replayed(entry, rows)
+            entry.live = await replayed(self._engine.replay(entry.identity), _one_page(rows), lambda run: run)
         except CannotRun as error:
             entry.cannot_run = error
         else:
             entry.cannot_run = None
             self._report(entry.live, time.monotonic() - started)
-
-    async def _replayed(self, entry: Entry, rows: Sequence[HistoryRow]) -> LiveRun:
-        replay = self._engine.replay(entry.identity)
-        waiting = iter(rows)
-
-        def feed() -> bool:
-            """Feeds rows for as long as the loop can be kept waiting; whether some are left."""
-            end = time.monotonic() + SLICE_SECONDS
-            for row in waiting:
-                replay.feed(row)
-                if time.monotonic() > end:
-                    return True
-            return False
-
-        try:
-            while await outside_task(feed):
-                pass
-            return await outside_task(replay.finish)
-        except asyncio.CancelledError:
-            replay.abandon()
-            raise
 
     def _report(self, run: LiveRun, seconds: float) -> None:
         differs = run.argument_differences > 0
@@ -246,6 +224,10 @@ class Loader:
                 run=run.identity.run,
                 commands=run.argument_differences,
             )
+
+
+async def _one_page(rows: Sequence[HistoryRow]) -> AsyncIterator[Sequence[HistoryRow]]:
+    yield rows
 
 
 def _workflow_id(incoming: Incoming) -> str | None:
