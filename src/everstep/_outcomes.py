@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 
 from everstep.definitions import Activity
 from everstep.errors import PayloadError, info_of, timed_out, type_name
 from everstep_schemas.errors import ErrorInfo
+from everstep_schemas.wire import ActivityCommand
 
 
 def failure(activity: Activity[..., object], error: BaseException) -> tuple[ErrorInfo, Exception | None]:
@@ -33,10 +32,10 @@ def _may_be_retried(activity: Activity[..., object], error: BaseException) -> tu
         return True, defect
 
 
-def bad_arguments(name: str, why: str) -> ErrorInfo:
+def bad_arguments(name: str, error: Exception) -> ErrorInfo:
     return ErrorInfo(
         type=type_name(PayloadError),
-        message=f"the arguments do not fit the activity {name!r}: {why}",
+        message=f"the arguments do not fit the activity {name!r}: {str(error) or type(error).__name__}",
         retryable=False,
     )
 
@@ -58,5 +57,10 @@ def went_silent(heartbeat_timeout_seconds: float) -> ErrorInfo:
     return timed_out("heartbeat", f"no heartbeat came for {heartbeat_timeout_seconds:g} s")
 
 
-def past_deadline(deadline: datetime) -> ErrorInfo:
-    return timed_out("total", f"its deadline, {deadline}, had passed before a worker could start it")
+def too_late(command: ActivityCommand, now: float) -> ErrorInfo | None:
+    """Why the command is not to be started any more; `now` is in seconds since 1970."""
+    if command.deadline is not None and command.deadline.timestamp() <= now:
+        return timed_out("total", f"its deadline, {command.deadline}, had passed before a worker could start it")
+    if command.start_by is not None and command.start_by.timestamp() <= now:
+        return timed_out("queue", f"no worker could start it by {command.start_by}")
+    return None

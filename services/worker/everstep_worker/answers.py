@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET, Raw, UnsetType
 
+from everstep._outcomes import too_large
 from everstep_schemas import cloudevents
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import (
@@ -26,7 +27,7 @@ from everstep_schemas.wire import (
     encoder,
 )
 from everstep_worker.deliveries import Record
-from everstep_worker.failures import oversize_fields, too_large
+from everstep_worker.failures import oversize_fields
 
 
 @dataclass(frozen=True, slots=True)

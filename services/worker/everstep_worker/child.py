@@ -25,12 +25,13 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from everstep import logging
+from everstep._outcomes import bad_arguments, too_large
 from everstep.app import App, LoadError, load
 from everstep.settings import Settings
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import ActivityCommand, command_decoder, encoder
 from everstep_worker import scope
-from everstep_worker.failures import bad_arguments, failure, not_registered, too_large
+from everstep_worker.failures import failure, not_registered
 from everstep_worker.frames import Beat, Began, Broken, Cancel, Channel, Completed, Failed, Ready, Setup, Work
 
 BEAT_SECONDS = 0.05  # at least between two heartbeats that are passed on

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 import structlog
 
+from everstep import _outcomes
 from everstep.definitions import Activity
-from everstep.errors import PayloadError, declared_name, info_of, type_name
+from everstep.errors import declared_name
 from everstep_schemas.errors import ErrorInfo
 
 log = structlog.stdlib.get_logger(__name__)
@@ -19,21 +19,10 @@ MAX_MESSAGE = 4_096
 
 def failure(activity: Activity[..., Any], error: BaseException) -> ErrorInfo:
     """The error of an attempt, retryable if the policy allows it."""
-    info = info_of(error, activity.raises)
-    if not info.retryable or _may_be_retried(activity, error):
-        return info
-    return msgspec.structs.replace(info, retryable=False)
-
-
-def _may_be_retried(activity: Activity[..., Any], error: BaseException) -> bool:
-    retry = activity.retry
-    if retry.gives_up_on(error):
-        return False
-    try:
-        return retry.retry_if is None or bool(retry.retry_if(error))
-    except Exception as defect:
+    info, defect = _outcomes.failure(activity, error)
+    if defect is not None:
         log.warning("retry_if raised, trying again", activity=activity.name, exc_info=defect)
-        return True
+    return info
 
 
 def is_declared(activity: Activity[..., Any], info: ErrorInfo) -> bool:
@@ -42,15 +31,6 @@ def is_declared(activity: Activity[..., Any], info: ErrorInfo) -> bool:
 
 
 # ---- failures that the worker itself finds
-
-
-def too_large(activity: str, size: int, limit: int) -> ErrorInfo:
-    return ErrorInfo(
-        type="PayloadTooLarge",
-        message=f"the activity {activity!r} returned {size} bytes of JSON; {limit} are allowed"
-        " (EVERSTEP_MAX_PAYLOAD_BYTES): store it elsewhere and return where it is",
-        retryable=False,
-    )
 
 
 def oversize_fields(error: ErrorInfo, limit: int) -> ErrorInfo:
@@ -78,14 +58,6 @@ def not_registered(name: str, registered: Iterable[str], worker: str) -> ErrorIn
         type="ActivityNotRegistered",
         message=f"the worker {worker} has no activity {name!r} (it has: {known}). Deploy workers that do, or correct"
         " the name or the queue; the next attempt may find one",
-    )
-
-
-def bad_arguments(name: str, error: BaseException) -> ErrorInfo:
-    return ErrorInfo(
-        type=type_name(PayloadError),
-        message=f"the arguments do not fit the activity {name!r}: {str(error) or type(error).__name__}",
-        retryable=False,
     )
 
 

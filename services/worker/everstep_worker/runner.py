@@ -19,8 +19,9 @@ import msgspec
 import structlog
 from msgspec import UNSET
 
+from everstep._outcomes import attempt_timed_out, bad_arguments, too_late, went_silent
 from everstep.definitions import Activity
-from everstep.errors import Which, timed_out
+from everstep.errors import Which
 from everstep_schemas import cloudevents
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import ActivityCommand, Outgoing, command_decoder
@@ -31,7 +32,7 @@ from everstep_worker.deadlines import Deadlines
 from everstep_worker.deliveries import Delivery, position_of
 from everstep_worker.dispatch import Line
 from everstep_worker.execution import Execution, Outcome
-from everstep_worker.failures import bad_arguments, failure, is_declared, not_registered, refused_by_kafka
+from everstep_worker.failures import failure, is_declared, not_registered, refused_by_kafka
 from everstep_worker.leases import Leases
 from everstep_worker.meters import Meters
 from everstep_worker.processes import Processes
@@ -195,18 +196,16 @@ class Runner:
     def _look_at(self, attempt: Attempt, now: float) -> None:
         match attempt.overdue(now):
             case "attempt":
-                message = f"the attempt took longer than its timeout of {attempt.timeout_seconds:g} s"
-                self._time_out(attempt, "attempt", message)
-            case "heartbeat":
-                message = f"no heartbeat came for {attempt.heartbeat_timeout_seconds:g} s"
-                self._time_out(attempt, "heartbeat", message)
+                self._time_out(attempt, "attempt", attempt_timed_out(attempt.timeout_seconds))
+            case "heartbeat" if attempt.heartbeat_timeout_seconds is not None:
+                self._time_out(attempt, "heartbeat", went_silent(attempt.heartbeat_timeout_seconds))
             case "check_out":
                 self._leases.check_out(attempt)
 
-    def _time_out(self, attempt: Attempt, which: Which, message: str) -> None:
+    def _time_out(self, attempt: Attempt, which: Which, error: ErrorInfo) -> None:
         self._stop(attempt, "timed_out")
-        _log(attempt).warning("attempt timed out", which=which, error=message)
-        self._fail(attempt, timed_out(which, message), "timed_out")
+        _log(attempt).warning("attempt timed out", which=which, error=error.message)
+        self._fail(attempt, error, "timed_out")
 
     def _stop(self, attempt: Attempt, why: Stopped) -> None:
         del self._running[attempt.command.token]
@@ -291,15 +290,6 @@ class Runner:
         for delivery in deliveries:
             delivery.finish()
         self._finished()
-
-
-def too_late(command: ActivityCommand, now: float) -> ErrorInfo | None:
-    """Why the command is not to be started any more, by the clock on the wall."""
-    if command.deadline is not None and command.deadline.timestamp() <= now:
-        return timed_out("total", f"its deadline, {command.deadline}, had passed before a worker could start it")
-    if command.start_by is not None and command.start_by.timestamp() <= now:
-        return timed_out("queue", f"no worker could start it by {command.start_by}")
-    return None
 
 
 def _log(attempt: Attempt) -> Any:

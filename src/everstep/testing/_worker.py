@@ -17,7 +17,6 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from everstep import _outcomes, activity
-from everstep._core.timers import micros
 from everstep.app import App
 from everstep.definitions import Activity
 from everstep.errors import info_of
@@ -117,9 +116,7 @@ class Worker:
         command = attempt.command
         if attempt.replacement is None and (attempt.definition is None or attempt.definition.is_remote):
             return _not_replaced(attempt)
-        if command.deadline is not None and micros(command.deadline) <= self._clock.now:
-            return _outcomes.past_deadline(command.deadline)
-        return None
+        return _outcomes.too_late(command, self._clock.now / 1e6)
 
     def control(self, control: wire.Control) -> None:
         """Nobody waits for an attempt any more."""
@@ -164,8 +161,7 @@ class Worker:
         return _completed(attempt.command, value)
 
     def _misfit(self, attempt: Attempt, error: Exception) -> Answer:
-        why = str(error) or type(error).__name__
-        return _failed(attempt.command, _outcomes.bad_arguments(attempt.name, why))
+        return _failed(attempt.command, _outcomes.bad_arguments(attempt.name, error))
 
     def _arguments(self, attempt: Attempt) -> tuple[list[Any], dict[str, Any]]:
         command = attempt.command
