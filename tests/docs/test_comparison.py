@@ -20,8 +20,6 @@ OFFICIAL = {
     "C-": {"developers.cloudflare.com"},
 }
 UNKNOWN = "not found in its docs"
-# Guides that are written beside this page.
-TO_COME = {"determinism.md", "testing.md"}
 
 TARGETS = dict(re.findall(r"^\[([EALSTC]-[a-z-]+)\]: (\S+)$", TEXT, re.MULTILINE))
 USED = re.findall(r"\]\[([^\]]+)\]", TEXT)
@@ -64,9 +62,3 @@ def test_sources_are_the_documentation_of_their_makers(name: str) -> None:
     url = urlsplit(TARGETS[name])
     assert url.scheme == "https"
     assert url.netloc in OFFICIAL[name[:2]]
-
-
-@pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("E-")])
-def test_local_links_lead_to_a_file(name: str) -> None:
-    path = TARGETS[name].partition("#")[0]
-    assert path in TO_COME or (PAGE.parent / path).is_file()
