@@ -71,6 +71,12 @@ def test_the_architecture_names_every_module(package: str) -> None:
     assert [name for name in sorted(modules) if not re.search(rf"`(?:\w+/)*{name}`", text)] == []
 
 
+def test_the_readme_lists_every_example() -> None:
+    listed = re.findall(r"^\|.*\]\(examples/(\w+)(?:\.py)?\) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    programs = [path.stem for path in (ROOT / "examples").glob("*.py") if path.name != "__init__.py"]
+    assert sorted(listed) == sorted([*programs, "orders"])
+
+
 @pytest.mark.parametrize("page", pages(COMMAND), ids=lambda page: page.name)
 def test_commands_and_options_are_there(page: Path) -> None:
     for quoted, typed in COMMAND.findall(page.read_text()):
