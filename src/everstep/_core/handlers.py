@@ -18,7 +18,8 @@ from everstep._core.handles import dropped
 from everstep._core.journal import Journal
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.stepping import outside
-from everstep.errors import PayloadError, info_of, message_of
+from everstep._error_infos import info_of, message_of
+from everstep.errors import PayloadError
 from everstep_schemas.events import RUN_ENDED, UpdateCompleted, UpdateFailed, UpdateRequested
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from everstep._core.signals import NO_DEFAULT, Handler, Mailbox, Message, Unread
 from everstep._core.stepping import outside
 from everstep._core.texts import check_name, check_text
 from everstep._core.timers import Timers, Wakeups
-from everstep.errors import NondeterminismError, PayloadError, RunEvicted, exception_of, info_of
+from everstep._error_infos import exception_of, info_of
+from everstep.errors import NondeterminismError, PayloadError, RunEvicted
 from everstep_schemas.events import (
     Continued,
     Event,
