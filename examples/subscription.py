@@ -67,8 +67,10 @@ async def subscription(ctx: Context, account: Account, period: timedelta = days(
 
     reason = await ctx.wait_for_signal(unsubscribe, timeout=period, default=None)
     if reason is not None:
+        await ctx.handlers_done()
         ctx.set_status(f"ended: {reason}")
         return account
     paid = await charge(account.customer, account.plan.monthly_cents)
     account = replace(account, periods=account.periods + 1, paid_cents=account.paid_cents + paid)
+    await ctx.handlers_done()  # of a plan that is being changed the next run would know nothing
     ctx.continue_as_new(subscription, account, period)

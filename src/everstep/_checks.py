@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args, get_type_hints
 
 from everstep._core.payloads import codec_for
+from everstep._error_infos import declared_name, why_not_declarable
 from everstep._options import why_bad_time
-from everstep.errors import RegistrationError, declared_name, why_not_declarable
+from everstep.errors import RegistrationError
 from everstep.providers import Provided, Provider
 from everstep.retry import Retry
 from everstep_schemas.events import OnParentClose

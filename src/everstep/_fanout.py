@@ -17,7 +17,8 @@ from everstep._core.handlers import QueryHandler
 from everstep._core.handles import Handle, fail
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.scope import Scope
-from everstep.errors import ActivityError, ChildError, MapError, message_of
+from everstep._error_infos import message_of
+from everstep.errors import ActivityError, ChildError, MapError
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from everstep._error_infos import info_of, timed_out, type_name
 from everstep.definitions import Activity
-from everstep.errors import PayloadError, info_of, timed_out, type_name
+from everstep.errors import PayloadError
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.wire import ActivityCommand
 

@@ -10,7 +10,8 @@ from everstep._core.handles import Handle
 from everstep._core.retrying import pause_seconds
 from everstep._core.scope import Scope
 from everstep._core.timers import after
-from everstep.errors import NonRetryable, RetryAfter, WaitTimeout, gives_up, type_name
+from everstep._error_infos import gives_up, type_name
+from everstep.errors import NonRetryable, RetryAfter, WaitTimeout
 from everstep.retry import Backoff, Retry
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import RetryPolicy

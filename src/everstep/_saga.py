@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from everstep._core.scope import Scope
+from everstep._error_infos import message_of
 from everstep.errors import CompensationError
 
 P = ParamSpec("P")
@@ -59,7 +60,7 @@ class Saga:
             return
         failures = await self._undo_all()
         if failures:
-            raise CompensationError(failures, error)
+            raise CompensationError(_told(failures), failures, error)
 
     async def _undo_all(self) -> list[tuple[str, BaseException]]:
         """Undo in a task of its own, which nobody cancels. A cancellation meanwhile is passed on afterwards."""
@@ -88,6 +89,11 @@ class Saga:
 
 def _has_succeeded(call: asyncio.Future[Any]) -> bool:
     return call.done() and not call.cancelled() and call.exception() is None
+
+
+def _told(failures: list[tuple[str, BaseException]]) -> str:
+    what = "; ".join(f"{name}: {message_of(error) or type(error).__name__}" for name, error in failures)
+    return f"{len(failures)} of the saga's compensations failed ({what})"
 
 
 def _name(fn: Callable[..., Any]) -> str:

@@ -22,7 +22,8 @@ from everstep._client.transport import Ended, Transport
 from everstep._core.attributes import AttributeValue, stored
 from everstep._core.children import ChildHandle
 from everstep._core.payloads import codec_for
-from everstep.errors import CALLBACK_FAILED, Rejected, RunCancelled, RunError, RunFailed, RunTerminated, RunTimedOut
+from everstep._error_infos import CALLBACK_FAILED, exception_of
+from everstep.errors import Rejected, RunCancelled, RunError, RunFailed, RunTerminated, RunTimedOut
 from everstep.queries import Query, Update
 from everstep.settings import Settings, SettingsError
 from everstep.signals import Signal
@@ -416,6 +417,6 @@ def _error(ended: Ended) -> RunError:
     how = "has reached its timeout" if ended.status == "timed_out" else f"was {ended.status}"
     message = f"run {ended.workflow_id!r} {how}{because}"
     if ended.error is not None:
-        return RunFailed(error=ended.error, **where)
+        return RunFailed(type=ended.error.type, cause=exception_of(ended.error), **where)
     kinds = {"cancelled": RunCancelled, "terminated": RunTerminated, "timed_out": RunTimedOut}
     return kinds.get(ended.status, RunError)(message, **where)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 
+from everstep._error_infos import type_name
 from everstep.durations import seconds
-from everstep.errors import type_name
 from everstep_schemas.events import RetryPolicy
 
 _NO_TIME = timedelta()

@@ -24,7 +24,7 @@ from everstep import (
     errors,
     seconds,
 )
-from everstep.errors import activity_error, exception_of, gives_up, info_of, type_name
+from everstep._error_infos import MAX_CAUSES, activity_error, declared_name, exception_of, gives_up, info_of, type_name
 from everstep_schemas.errors import ErrorInfo
 
 
@@ -69,7 +69,7 @@ def raised(error: BaseException) -> BaseException:
 
 def rebuilt(error: Exception, *declared: type[Exception]) -> BaseException:
     info = crossed(info_of(raised(error), declared))
-    return exception_of(info, {errors.declared_name(cls): cls for cls in declared})
+    return exception_of(info, {declared_name(cls): cls for cls in declared})
 
 
 # ---- names
@@ -152,7 +152,7 @@ def test_cause_chains_are_bounded_and_may_be_rings() -> None:
     for _ in range(100):
         outer = ValueError("outer")
         outer.__cause__, error = error, outer
-    assert msgspec.json.encode(info_of(error)).count(b'"type"') == errors.MAX_CAUSES
+    assert msgspec.json.encode(info_of(error)).count(b'"type"') == MAX_CAUSES
 
 
 def test_the_context_of_an_error_is_a_cause_unless_it_was_suppressed() -> None:
@@ -280,7 +280,7 @@ def test_causes_keep_their_type_when_an_error_travels_on() -> None:
     assert info.type == "everstep.errors.ActivityError"
     assert info.cause is not None
     assert (info.cause.type, info.cause.message) == ("ConnectionError", "refused")
-    failed = RunFailed(workflow_id="order-17", run=1, error=info)
+    failed = RunFailed(workflow_id="order-17", run=1, type=info.type, cause=exception_of(info))
     assert (failed.workflow_id, failed.run, failed.type) == ("order-17", 1, "everstep.errors.ActivityError")
     assert "ConnectionError: refused" in str(failed)
     assert isinstance(failed.cause, RemoteError)

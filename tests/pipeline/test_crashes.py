@@ -23,8 +23,8 @@ from tests.pipeline.kit import TOPICS, Installation
 
 from everstep import App
 from everstep._core.engine import Engine
+from everstep._error_infos import info_of
 from everstep.activity import ActivityInfo, running
-from everstep.errors import info_of
 from everstep_orchestrator.pipeline.drafting import Entry
 from everstep_schemas import events, wire
 from everstep_schemas.events import decode_events

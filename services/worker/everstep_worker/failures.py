@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 
 from everstep import _outcomes
+from everstep._error_infos import declared_name
 from everstep.definitions import Activity
-from everstep.errors import declared_name
 from everstep_schemas.errors import ErrorInfo
 
 log = structlog.stdlib.get_logger(__name__)

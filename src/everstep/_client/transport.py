@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, Raw, UnsetType
 
+from everstep._error_infos import exception_of
 from everstep.errors import (
     CallbackClosed,
     EverstepError,
@@ -149,7 +150,11 @@ def update_refusal(update: Update, reason: str) -> EverstepError:
 def update_failure(update: Update, error: ErrorInfo) -> UpdateFailed:
     """The error for what a run could not carry out."""
     why = f"{error.type}: {error.message}" if error.message else error.type
-    return UpdateFailed(f"update {update.name!r} of run {update.workflow_id!r} failed: {why}", error=error)
+    return UpdateFailed(
+        f"update {update.name!r} of run {update.workflow_id!r} failed: {why}",
+        type=error.type,
+        cause=exception_of(error),
+    )
 
 
 def callback_refusal(reason: str) -> EverstepError:

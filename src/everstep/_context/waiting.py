@@ -160,6 +160,16 @@ class Waiting(Facts):
         deadline = None if timeout is None else self._after("wait_until", timeout)
         return self._acting("wait_until").wait_until(predicate, deadline)
 
+    def handlers_done(self, *, timeout: Duration | None = None) -> Handle[None]:
+        """Wait until all handlers of signals and updates that are at work have ended.
+
+        What is still at work when the run returns or goes on as a new one is broken off, and whoever waits for the
+        answer to such an update is told `RunEnded`. After `timeout` it raises `WaitTimeout`; in a handler,
+        `RuntimeError`, since it would wait for itself.
+        """
+        deadline = None if timeout is None else self._after("handlers_done", timeout)
+        return self._acting("handlers_done").handlers_done(deadline)
+
     # ---- queries and updates
 
     def expose(self, **values: object) -> None:

@@ -21,7 +21,8 @@ from everstep._core.journal import Journal
 from everstep._core.retrying import retry_at
 from everstep._core.states import ACTIVITY, NEW, FailedAttempt
 from everstep._core.timers import Wakeups, after, instant, micros
-from everstep.errors import PayloadError, Which, activity_error, timed_out, worker_lost
+from everstep._error_infos import activity_error, timed_out, worker_lost
+from everstep.errors import PayloadError, Which
 from everstep_schemas import events, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import ActivityCancelled, ActivityScheduled

@@ -17,7 +17,8 @@ from everstep._core.handles import Handle, fail
 from everstep._core.journal import Journal
 from everstep._core.model import Identity
 from everstep._core.timers import Wakeups, after, instant, micros
-from everstep.errors import WaitTimeout, callback_error, message_of
+from everstep._error_infos import callback_error, message_of
+from everstep.errors import WaitTimeout
 from everstep_schemas import events, names
 from everstep_schemas.events import CallbackCreated
 

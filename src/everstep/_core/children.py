@@ -18,7 +18,8 @@ from everstep._core.handles import Handle, fail
 from everstep._core.journal import Journal
 from everstep._core.model import Identity
 from everstep._core.texts import check_name, check_text
-from everstep.errors import PayloadError, child_error, request_error
+from everstep._error_infos import child_error, request_error
+from everstep.errors import PayloadError
 from everstep.signals import Signal, encoded
 from everstep_schemas import events
 from everstep_schemas.events import ChildCancelled, ChildStarted, OnParentClose

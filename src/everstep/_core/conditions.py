@@ -21,12 +21,13 @@ Predicate = Callable[[], bool]
 class ConditionHandle(Handle[None]):
     """A wait until a predicate is true. It is asked in the context of the code that waits."""
 
-    __slots__ = ("_conditions", "_seq", "context", "predicate")
+    __slots__ = ("_conditions", "_seq", "context", "predicate", "what")
 
     _conditions: Conditions
     _seq: int
     context: Context
     predicate: Predicate
+    what: str
 
     def cancel(self, msg: Any | None = None) -> bool:
         if self.done():
@@ -55,26 +56,26 @@ class Conditions:
     def __iter__(self) -> Iterator[int]:
         return iter(self.open)
 
-    def wait(self, predicate: Predicate, deadline: int | None) -> ConditionHandle:
-        """A handle that is done when the predicate is; recorded as a wait unless it is true already.
+    def wait(self, predicate: Predicate, deadline: int | None, what: str | None = None) -> ConditionHandle:
+        """A handle that is done when the predicate is; recorded as a wait, for `what`, unless it is true already.
 
         Raises what the predicate raises, and `TypeError` if it is none.
         """
         if not callable(predicate):
             raise TypeError(f"ctx.wait_until needs a function that tells whether something is true, not {predicate!r}")
         handle = ConditionHandle(loop=self._loop)
-        handle.predicate = predicate
+        handle.predicate, handle.what = predicate, what or _name(predicate)
         if _is_true(predicate):
             handle.set_result(None)
         elif deadline is not None and deadline <= self._loop.now:
-            handle.set_exception(_timeout(predicate))
+            handle.set_exception(_timeout(handle.what))
         else:
             self._await(handle, deadline)
         return handle
 
     def _await(self, handle: ConditionHandle, deadline: int | None) -> None:
         at = None if deadline is None else instant(deadline)
-        seq, awaited = self._journal.record(ConditionAwaited(what=_name(handle.predicate), deadline=at))
+        seq, awaited = self._journal.record(ConditionAwaited(what=handle.what, deadline=at))
         handle.context = copy_context()
         handle._conditions = self
         handle._seq = seq
@@ -109,7 +110,7 @@ class Conditions:
 
     def elapsed(self, seq: int) -> None:
         handle = self._remove(seq)
-        handle.set_exception(_timeout(handle.predicate))
+        handle.set_exception(_timeout(handle.what))
 
     def _remove(self, seq: int) -> ConditionHandle:
         self._wakeups.discard(seq)
@@ -128,8 +129,8 @@ def _is_true(predicate: Predicate) -> bool:
     return bool(answer)
 
 
-def _timeout(predicate: Predicate) -> WaitTimeout:
-    return WaitTimeout(f"what {_name(predicate)} waits for did not become true within the wait's timeout")
+def _timeout(what: str) -> WaitTimeout:
+    return WaitTimeout(f"{what}: did not become true within the wait's timeout")
 
 
 def _name(predicate: Predicate) -> str:

@@ -7,7 +7,7 @@ returns is a command. A run does what one update id asks for once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Raw
@@ -18,11 +18,12 @@ from everstep._core.handles import dropped
 from everstep._core.journal import Journal
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.stepping import outside
-from everstep.errors import PayloadError, info_of, message_of
+from everstep._error_infos import info_of, message_of
+from everstep.errors import PayloadError
 from everstep_schemas.events import RUN_ENDED, UpdateCompleted, UpdateFailed, UpdateRequested
 
 if TYPE_CHECKING:
-    from everstep._core.loop import RunLoop
+    from everstep._core.loop import RunLoop, Task
 
 _ANY: Codec[Any] = codec_for(Any)
 
@@ -102,14 +103,36 @@ def _constant(value: object) -> Callable[[], object]:
     return lambda: value
 
 
+class Handlers:
+    """The handlers of signals and updates that are at work, each a task of the run's loop."""
+
+    __slots__ = ("_loop", "_tasks")
+
+    def __init__(self, loop: RunLoop) -> None:
+        self._loop = loop
+        self._tasks: set[Task[None]] = set()
+
+    def start(self, handling: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(handling, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def idle(self) -> bool:
+        return not self._tasks
+
+    def running(self, task: object) -> bool:
+        """Whether `task` is one of them."""
+        return task in self._tasks
+
+
 class Updates:
     """The updates that the code answers, by name, and all that were requested, by id."""
 
-    __slots__ = ("_answers", "_handlers", "_journal", "_limit", "_loop", "_running", "inherited")
+    __slots__ = ("_answers", "_at_work", "_handlers", "_journal", "_limit", "_running", "inherited")
 
-    def __init__(self, loop: RunLoop, journal: Journal, limit: int) -> None:
+    def __init__(self, at_work: Handlers, journal: Journal, limit: int) -> None:
         self._limit = limit
-        self._loop = loop
+        self._at_work = at_work
         self._journal = journal
         self._handlers: dict[str, UpdateHandler] = {}
         self._running: dict[int, str] = {}
@@ -170,7 +193,7 @@ class Updates:
             raise LookupError(f"the code takes no update {event.name!r}, which history holds")
         self._answers[event.update_id] = None
         self._running[seq] = event.update_id
-        self._loop.create_task(self._handle(seq, event, handler), name=f"update {event.name}")
+        self._at_work.start(self._handle(seq, event, handler), f"update {event.name}")
 
     async def _handle(self, seq: int, event: UpdateRequested, handler: UpdateHandler) -> None:
         try:

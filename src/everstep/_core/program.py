@@ -36,8 +36,9 @@ from everstep._core.states import (
     TIMED_OUT,
 )
 from everstep._core.timers import Wakeups, instant, micros
+from everstep._error_infos import info_of
 from everstep.context import Context
-from everstep.errors import NondeterminismError, PayloadError, info_of
+from everstep.errors import NondeterminismError, PayloadError
 from everstep_schemas import events
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import Event, Inheritance, InputEvent

@@ -17,7 +17,8 @@ from everstep._core import starting
 from everstep._core.notices import Notices, Outline
 from everstep._core.run import Message
 from everstep._core.starting import Birth
-from everstep.errors import Rejected, RunAlreadyExists, RunNotFound, declared_name
+from everstep._error_infos import declared_name
+from everstep.errors import Rejected, RunAlreadyExists, RunNotFound
 from everstep_schemas import events, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import Parent

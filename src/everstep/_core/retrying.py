@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 
 from everstep._core.timers import after
-from everstep.errors import gives_up
+from everstep._error_infos import gives_up
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import RetryPolicy
 

@@ -18,7 +18,7 @@ from everstep._core.program import Program
 from everstep._core.rows import rows_of
 from everstep._core.standing import Standing, outline_of, standing_of
 from everstep._core.states import ACTIVITY, RUN
-from everstep.errors import CALLBACK_FAILED
+from everstep._error_infos import CALLBACK_FAILED
 from everstep_schemas import events, wire
 from everstep_schemas.errors import ErrorInfo
 from everstep_schemas.events import (

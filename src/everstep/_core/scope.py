@@ -17,7 +17,7 @@ from everstep._core.calls import ActivityCall, ChildCall, Continuation, GoOn
 from everstep._core.chance import Chance
 from everstep._core.children import ChildHandle, Children
 from everstep._core.conditions import Conditions
-from everstep._core.handlers import Queries, Updates
+from everstep._core.handlers import Handlers, Queries, Updates
 from everstep._core.handles import Handle, dropped
 from everstep._core.journal import Journal
 from everstep._core.loop import DeadLoop, RunLoop
@@ -28,7 +28,8 @@ from everstep._core.signals import NO_DEFAULT, Handler, Mailbox, Message, Unread
 from everstep._core.stepping import outside
 from everstep._core.texts import check_name, check_text
 from everstep._core.timers import Timers, Wakeups
-from everstep.errors import NondeterminismError, PayloadError, RunEvicted, exception_of, info_of
+from everstep._error_infos import exception_of, info_of
+from everstep.errors import NondeterminismError, PayloadError, RunEvicted
 from everstep_schemas.events import (
     Continued,
     Event,
@@ -75,6 +76,7 @@ class Scope:
         "children",
         "conditions",
         "custom_status",
+        "handlers",
         "identity",
         "journal",
         "limit",
@@ -113,7 +115,8 @@ class Scope:
         self.callbacks = Callbacks(identity, loop, journal, wakeups, url)
         self.conditions = Conditions(loop, journal, wakeups)
         self.queries = Queries()
-        self.updates = Updates(loop, journal, limit)
+        self.handlers = Handlers(loop)
+        self.updates = Updates(self.handlers, journal, limit)
         self.attributes = Attributes(journal, {})
         self.chance = Chance(identity.nonce)
         self.maps: list[Any] = []  # how far each fan-out is
@@ -179,10 +182,16 @@ class Scope:
     def wait_until(self, predicate: Callable[[], bool], deadline: int | None) -> Handle[None]:
         return self.conditions.wait(predicate, deadline)
 
+    def handlers_done(self, deadline: int | None) -> Handle[None]:
+        """A handle that is done when no handler is at work. Raises `RuntimeError` if one of them asks."""
+        if self.handlers.running(asyncio.current_task()):
+            raise RuntimeError("ctx.handlers_done: a handler would wait for itself; await it in the run's function")
+        return self.conditions.wait(self.handlers.idle, deadline, what="no handler is at work")
+
     # ---- signals that go to a handler, or to nobody
 
     def _handle_signal(self, handler: Handler, value: Any, message: Message | None = None) -> None:
-        self.loop.create_task(self._handled(handler, value, message), name="signal")
+        self.handlers.start(self._handled(handler, value, message), "signal")
 
     async def _handled(self, handler: Handler, value: Any, message: Message | None) -> None:
         """An error in a handler is an error of the run, as if its function had raised it."""

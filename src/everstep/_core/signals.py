@@ -24,7 +24,8 @@ from msgspec import Raw
 from everstep._core.handles import Handle
 from everstep._core.journal import Journal
 from everstep._core.timers import Wakeups, instant, micros
-from everstep.errors import PayloadError, WaitTimeout, message_of
+from everstep._error_infos import message_of
+from everstep.errors import PayloadError, WaitTimeout
 from everstep_schemas.events import Inheritance, SignalAwaited, SignalReceived, SignalUnreadable, Unread, WaitCancelled
 
 if TYPE_CHECKING:

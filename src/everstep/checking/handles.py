@@ -14,7 +14,10 @@ from everstep.definitions import Activity
 from everstep.workflows import Workflow
 
 # Methods of `ctx` that give a handle.
-_WAITS = words("sleep sleep_until wait_for_signal wait_until activity child callback poll map map_batches first retry")
+_WAITS = words(
+    "sleep sleep_until wait_for_signal wait_until handlers_done activity child callback poll map map_batches first "
+    "retry"
+)
 # Those that change the run or its history besides.
 _COMMANDS = words(
     "set_status milestone continue_as_new side_effect on_signal on_unreadable_signal on_query on_update expose external"

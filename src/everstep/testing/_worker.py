@@ -17,9 +17,9 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from everstep import _outcomes, activity
+from everstep._error_infos import info_of
 from everstep.app import App
 from everstep.definitions import Activity
-from everstep.errors import info_of
 from everstep.testing._attempts import Attempt, current, microseconds
 from everstep.testing._clock import Clock
 from everstep.testing._fakes import Replacement, WrongFake

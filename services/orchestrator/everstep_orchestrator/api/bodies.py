@@ -12,7 +12,7 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from everstep.errors import CALLBACK_FAILED
+from everstep._error_infos import CALLBACK_FAILED
 from everstep_orchestrator.api.dependencies import Api
 from everstep_orchestrator.api.problems import INVALID, MALFORMED, NOT_JSON, TOO_LARGE, AnyRequest, Refused
 from everstep_orchestrator.api.segments import valid_name
