@@ -5,6 +5,7 @@ The code is the page's own, as one program. A section whose workflows nobody run
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -335,8 +336,12 @@ async def _(env: WorkflowEnvironment, guide: Any) -> None:
     with pytest.raises(UpdateRejected, match="one night or more"):
         await run.update(guide.change_nights, 0)
     assert len(env.history(run)) == events
+    env.replace(guide.book_hotel, returns=guide.Booking("late", 999)).delay(seconds(5))
+    longer = asyncio.create_task(run.update(guide.change_nights, 4))
+    await env.settle()
     await run.signal(guide.stop, "enough")
-    assert await run.result() == 270
+    assert await run.result() == 999  # not before what the update is at
+    assert (await longer).number == "late"
 
 
 @plays("Saying what goes on")
