@@ -93,12 +93,12 @@ class Observer:
             self._see_fact(dict(record.headers)["ce_type"].decode(), record)
 
     def _see_submission(self, record: ConsumerRecord) -> None:
-        asked = msgspec.json.decode(record.value, type=Asked)
+        asked = msgspec.json.decode(record.value or b"", type=Asked)
         if asked.kind == "start" and (seen := self.orders.get(asked.workflow_id)):
             seen.submitted_at = record.timestamp / 1000
 
     def _see_fact(self, fact: str, record: ConsumerRecord) -> None:
-        body = msgspec.json.decode(record.value, type=Lifecycle)
+        body = msgspec.json.decode(record.value or b"", type=Lifecycle)
         seen = self.orders.get(body.workflow_id)
         if seen is None or seen.outcome is not None:
             return

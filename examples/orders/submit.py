@@ -124,7 +124,7 @@ def moment_of(fact: str, body: Message) -> tuple[str, str]:
 async def lifecycle(bootstrap: str, topic: str) -> Facts:
     async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
         async for record in consumer:
-            yield dict(record.headers)["ce_type"].decode(), json.loads(record.value)
+            yield dict(record.headers)["ce_type"].decode(), json.loads(record.value or b"")
 
 
 async def submit(bootstrap: str, prefix: str, rate: float, stories: list[Message]) -> None:

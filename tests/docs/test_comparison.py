@@ -53,6 +53,12 @@ def test_every_row_names_all_five_peers(row: list[str]) -> None:
         assert UNKNOWN in cell or any(source.startswith(prefix) for source in sources(cell)), cell
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row[0]))
+def test_what_everstep_can_do_says_where_it_is_explained(row: list[str]) -> None:
+    everstep = row[1]
+    assert everstep.startswith(("not yet", "for ever")) or any(source.startswith("E-") for source in sources(everstep))
+
+
 def test_every_source_is_known_and_used() -> None:
     assert set(USED) == set(TARGETS)
 
