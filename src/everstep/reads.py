@@ -114,7 +114,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a run ended: its `value`, its `error`, or the `reason` for which it was cancelled or terminated.
 
     A run that is `continued` has no result of its own: the run with the number `next_run` goes on with its work, after
-    the `error` if that is why.
+    the `error` if that is why. By now `last_run` has that work, many runs later perhaps.
     """
 
     workflow_id: str
@@ -125,6 +125,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
     closed_at: datetime | None = None
     next_run: int | None = None
+    last_run: int | None = None
 
 
 class QueryList(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,6 +252,9 @@ class Reader:
         known = RunResult(workflow_id=workflow_id, run=row["run"], status=row["status"], closed_at=row["closed_at"])
         if known.status == "running":
             return known
+        if known.status == "continued":
+            last = await self._database.first("last_of_chain", workflow_id, known.run)
+            known = msgspec.structs.replace(known, last_run=None if last is None else last["run"])
         return _ended(known, await self._closing_event(row["run_key"]))
 
     async def _closing_event(self, run_key: int) -> events.AnyEvent | None:

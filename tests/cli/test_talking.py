@@ -152,7 +152,7 @@ async def test_results_of_runs_that_go_on_as_others(installation: Installation, 
     exactly = await everstep("result", "a", "--run", "1")
     assert (exactly.code, exactly.out, exactly.err) == (1, "", "error: run 'a' goes on as run 2\n")
     as_json = await everstep("result", "a", "--run", "1", "--json")
-    assert as_json.json == {"workflow_id": "a", "run": 1, "status": "continued", "next_run": 2}
+    assert as_json.json == {"workflow_id": "a", "run": 1, "status": "continued", "next_run": 2, "last_run": 2}
     await everstep("signal", "a", "go", '"enough"')
     assert (await waiting).out == "5\n"
     assert (await everstep("start", "flaky", "--id", "f", "--wait")).out == "3\n"

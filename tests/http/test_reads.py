@@ -262,9 +262,9 @@ async def test_a_continued_run_names_the_one_that_goes_on(rows: Rows, reader: re
     assert first is not None
     assert second is not None
     assert last is not None
-    assert (first.status, first.next_run, first.error) == ("continued", 2, None)
-    assert (second.status, second.next_run, second.error) == ("continued", 3, error)
-    assert (last.status, last.run, last.next_run) == ("timed_out", 3, None)
+    assert (first.status, first.next_run, first.last_run, first.error) == ("continued", 2, 3, None)
+    assert (second.status, second.next_run, second.last_run, second.error) == ("continued", 3, 3, error)
+    assert (last.status, last.run, last.next_run, last.last_run) == ("timed_out", 3, None, None)
 
 
 async def test_a_result_is_found_below_rows_that_cancelling_filled(rows: Rows, reader: reads.Reader) -> None:

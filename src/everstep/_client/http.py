@@ -173,8 +173,8 @@ class HttpTransport:
     async def _last(self, workflow_id: str, run: int | None) -> Ended:
         """The end of a run, or of the last of those that go on with its work."""
         ended = await self._ended(workflow_id, run)
-        while ended.next_run is not None:
-            ended = await self._ended(workflow_id, ended.next_run)
+        while ended.last_run is not None:
+            ended = await self._ended(workflow_id, ended.last_run)
         return ended
 
     async def _ended(self, workflow_id: str, run: int | None) -> Ended:
@@ -183,7 +183,7 @@ class HttpTransport:
             query = {"wait": _WAIT, "run": run}
             found = await self._persist("GET", f"{_path(workflow_id)}/result", RunResult, query)
             if found.status != "running":
-                end = (found.value, found.error, found.reason, found.next_run)
+                end = (found.value, found.error, found.reason, found.next_run, found.last_run)
                 return Ended(workflow_id, found.run, found.status, *end)
             run = found.run
 

@@ -37,7 +37,7 @@ _ENDED = re.compile(r"run \d+ of .* has ended \(\w+\)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended. `next_run` goes on with the work of one that is continued."""
+    """How a run ended. `next_run` goes on with the work of one that is continued, and `last_run` has it by now."""
 
     workflow_id: str
     run: int
@@ -46,6 +46,7 @@ class Ended:
     error: ErrorInfo | None = None
     reason: str | None = None
     next_run: int | None = None
+    last_run: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

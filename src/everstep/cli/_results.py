@@ -68,4 +68,5 @@ def _document(ended: Ended) -> dict[str, object]:
         "error": ended.error,
         "reason": ended.reason,
         "next_run": ended.next_run,
+        "last_run": ended.last_run,
     }

@@ -63,8 +63,8 @@ class _Stored:
 
     async def ended(self, workflow_id: str, run: int | None = None) -> Ended:
         ended = await self._end(workflow_id, run)
-        while run is None and ended.next_run is not None:
-            ended = await self._end(workflow_id, ended.next_run)
+        while run is None and ended.last_run is not None:
+            ended = await self._end(workflow_id, ended.last_run)
         return ended
 
     async def _end(self, workflow_id: str, run: int | None) -> Ended:
@@ -80,7 +80,7 @@ class _Stored:
 
     async def _stored(self, workflow_id: str, run: int | None) -> Ended:
         result = await _found(workflow_id, run, self._reader.result(workflow_id, run))
-        end = (result.value, result.error, result.reason, result.next_run)
+        end = (result.value, result.error, result.reason, result.next_run, result.last_run)
         return Ended(workflow_id, result.run, result.status, *end)
 
     async def _awaited(self, workflow_id: str, run: int) -> Ended:

@@ -24,6 +24,14 @@ WHERE workflow_id = $1 AND ($2::integer IS NULL OR run = $2)
 ORDER BY run DESC
 LIMIT 1;
 
+-- The run that has the last of the work of a continued one: those that only pass it on follow each other.
+-- name: last_of_chain
+SELECT run
+FROM {schema}.runs
+WHERE workflow_id = $1 AND run > $2 AND status <> 'continued'
+ORDER BY run
+LIMIT 1;
+
 -- The first row of a history; of a run that waits for its code and has none yet, what it will begin with.
 -- name: beginning
 (SELECT data, 1 AS place FROM {schema}.history WHERE run_key = $1 AND seq = 1)

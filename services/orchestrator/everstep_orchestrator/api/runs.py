@@ -100,7 +100,7 @@ async def run_result(
     result = await _result(api, workflow_id, run)
     if run is None:  # the id's newest, whichever that is when the wait is over
         while result.status in ("running", "continued") and time.monotonic() < until and not api.stopping.is_set():
-            result = await _awaited_result(api, workflow_id, result.next_run or result.run, until)
+            result = await _awaited_result(api, workflow_id, result.last_run or result.run, until)
         if result.status == "continued":
             result = await _result(api, workflow_id, None)
     elif result.status == "running" and time.monotonic() < until:
