@@ -55,7 +55,7 @@ def test_a_run_that_goes_on_carries_with_it_what_its_handlers_did() -> None:
     case.update("add", 2, id="u2")
     first, noted, second = case.pending("work")
     case.signal("go", 0)
-    assert case.last == [events.ConditionAwaited(what="no handler is at work")]
+    assert case.last == [events.ConditionAwaited(what="ctx.handlers_done")]
     case.complete(first, 1)
     case.update("add", 3, id="u3")
     (third,) = set(case.pending("work")) - {noted, second}
@@ -124,7 +124,7 @@ def test_a_wait_for_handlers_has_its_timeout() -> None:
     case.update("add", 30, id="u1")
     case.signal("go", 0)
     case.wake()
-    assert case.result == "no handler is at work: did not become true within the wait's timeout"
+    assert case.result == "what ctx.handlers_done waits for did not become true within the wait's timeout"
 
 
 @pytest.mark.parametrize("kind", ["update", "signal"])

@@ -130,7 +130,7 @@ def _is_true(predicate: Predicate) -> bool:
 
 
 def _timeout(what: str) -> WaitTimeout:
-    return WaitTimeout(f"{what}: did not become true within the wait's timeout")
+    return WaitTimeout(f"what {what} waits for did not become true within the wait's timeout")
 
 
 def _name(predicate: Predicate) -> str:

@@ -186,7 +186,7 @@ class Scope:
         """A handle that is done when no handler is at work. Raises `RuntimeError` if one of them asks."""
         if self.handlers.running(asyncio.current_task()):
             raise RuntimeError("ctx.handlers_done: a handler would wait for itself; await it in the run's function")
-        return self.conditions.wait(self.handlers.idle, deadline, what="no handler is at work")
+        return self.conditions.wait(self.handlers.idle, deadline, what="ctx.handlers_done")
 
     # ---- signals that go to a handler, or to nobody
 
