@@ -448,9 +448,9 @@ class Installation:
 
     async def settled(self) -> None:
         """Everything that was written to the logs is applied, durable and published."""
-        await self.until(self._is_settled)
+        await self.until(self.is_settled)
 
-    def _is_settled(self) -> bool:
+    def is_settled(self) -> bool:
         for partition, log in self.logs.records.items():
             shard = self.tables.shards[partition.partition]
             at = shard.inbox_position if partition.topic == TOPICS.inbox else shard.submissions_position

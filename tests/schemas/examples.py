@@ -393,6 +393,7 @@ COMMAND_EVENTS: dict[str, events.CommandEvent] = {
     "attributes_set": events.AttributesSet(values={"approver": "ann", "old": None, "tags": ["a"]}),
     "patch_marked": events.PatchMarked(id="fraud-check-2026-11"),
     "side_effect_recorded": events.SideEffectRecorded(value=Raw(b'{"region":"eu"}')),
+    "side_effect_recorded_failed": events.SideEffectRecorded(error=PLAIN_ERROR),
     "continued": events.Continued(workflow="subscription", args=ORDER, kwargs=KWARGS, version=2),
     "continued, after a failure": events.Continued(workflow="subscription", error=PLAIN_ERROR, retry_at=AT),
     "completed, with unread signals": events.Completed(value=Raw(b"null"), unread={"NoteAdded": 2}),
