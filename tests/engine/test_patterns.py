@@ -224,6 +224,36 @@ def test_an_error_of_the_call_or_of_the_question_ends_it() -> None:
     assert odd_case.result == "odd"
 
 
+def test_a_question_that_awaits_is_an_error_and_not_a_yes() -> None:
+    async def asked(n: int) -> bool:
+        return n > 9
+
+    async def odd(ctx: Context, until: str) -> int:
+        questions: dict[str, Any] = {"async": asked, "activity": work}
+        return await ctx.poll(lambda: work(1), until=questions[until])
+
+    for until in ("async", "activity"):
+        case = begin(odd, until)
+        case.complete(2, 1)
+        assert "`until` awaits something" in case.error.message
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda ctx: ctx.poll(lambda: work(1), until=bool, every=days(1)), "ctx.poll: every is a Backoff such as"),
+        (lambda ctx: ctx.poll(work(1), until=bool), "ctx.poll calls a function again and again"),
+        (lambda ctx: ctx.retry(work(1), Retry()), "ctx.retry calls a function again and again"),
+        (lambda ctx: ctx.retry(lambda: work(1), 3), "ctx.retry needs `Retry"),
+    ],
+)
+def test_what_cannot_be_called_again_is_refused_at_once(use: Any, message: str) -> None:
+    async def wrong(ctx: Context) -> None:
+        await use(ctx)
+
+    assert message in begin(wrong).error.message
+
+
 def test_a_timeout_of_the_call_is_not_that_of_the_poll() -> None:
     async def timing(ctx: Context) -> str:
         async def call() -> int:
