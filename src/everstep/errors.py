@@ -256,6 +256,8 @@ class RetryAfter(Exception):
     """Raised by an activity: try again, if the policy allows another attempt, but not before `delay` has passed."""
 
     def __init__(self, delay: timedelta, message: str = "") -> None:
+        if not isinstance(delay, timedelta):
+            raise TypeError(f"RetryAfter: delay is a duration such as seconds(30), not {delay!r}")
         super().__init__(message or f"try again after {delay.total_seconds():g} s")
         self.delay = delay
 

@@ -162,6 +162,8 @@ def test_bad_options_are_found_at_the_call() -> None:
             ctx.child("x", on_parent_close="whatever")  # type: ignore[call-overload]  # the mistake that is found
         with pytest.raises(Exception, match="name"):
             ctx.child("")
+        with pytest.raises(TypeError, match=r"ctx\.child needs a workflow, not <built-in"):
+            ctx.child(len, "x")  # type: ignore[arg-type]  # the mistake that is found
         with pytest.raises(Exception, match="some time"):
             load.options(timeout=seconds(0))
         with pytest.raises(TypeError, match="missing"):

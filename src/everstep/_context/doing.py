@@ -19,6 +19,7 @@ from everstep._saga import Saga
 from everstep.durations import Duration
 from everstep.errors import RegistrationError
 from everstep.retry import Backoff, Retry
+from everstep.workflows import Workflow
 from everstep_schemas.events import OnParentClose
 from everstep_schemas.names import why_bad_name
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
     from everstep.signals import Signal
-    from everstep.workflows import Workflow
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -150,6 +150,7 @@ class Doing(Waiting):
         """
         scope = self._acting("child")
         if not isinstance(workflow, str):
+            _check_workflow("child", workflow)
             given = {"id": id, "on_parent_close": on_parent_close}
             options = {name: one for name, one in given.items() if one is not None and one is not _OWN}
             handle: ChildHandle[Any] = (workflow.options(**options) if options else workflow)(*args)
@@ -182,6 +183,7 @@ class Doing(Waiting):
         newest version of `workflow` unless its `options(version=…)` name one. What is pending here is cancelled. Called
         by a task beside the function, such as a signal's handler, it breaks the function off as a cancellation does.
         """
+        _check_workflow("continue_as_new", workflow)
         self._acting("continue_as_new").go_on(workflow.continuation(args, kwargs))
 
     # ---- many things
@@ -289,3 +291,8 @@ class Doing(Waiting):
     def milestone(self, text: str, /) -> None:
         """Say that something has been reached: kept in the history, and published."""
         self._acting("milestone").milestone(text)
+
+
+def _check_workflow(use: str, workflow: object) -> None:
+    if not isinstance(workflow, Workflow):
+        raise TypeError(f"ctx.{use} needs a workflow, not {workflow!r}")
