@@ -64,6 +64,10 @@ class PayloadError(EverstepError):
         """The same, seen from one level further out: `$.quantity` in `order` is `$.order.quantity`."""
         return PayloadError(f"$.{name}{self.path.removeprefix('$')}", self.reason)
 
+    def saying(self, what: str) -> PayloadError:
+        """The same, and before it what the value was to be: "the result of activity 'pay' does not fit"."""
+        return PayloadError(self.path, f"{what}: {self.reason}")
+
 
 class ActivityError(EverstepError):
     """An activity failed and is not tried again.

@@ -186,7 +186,7 @@ class Workflow(Generic[P, R]):
 
     def encode_result(self, value: Any) -> bytes:
         """The JSON of what `fn` returned; `PayloadError` if it does not fit the annotation."""
-        return self._arguments.result.encode(value)
+        return self._arguments.encode_result(value)
 
     def decode_result(self, raw: bytes | Raw) -> R:
         """What a run returned; `PayloadError` if it does not fit the annotation."""

@@ -185,6 +185,7 @@ def test_a_result_that_does_not_fit_the_annotation_is_an_error_with_its_path() -
     case = Case(app, paying, ORDER)
     case.complete(2, {"sku": "A", "quantity": "many"})
     assert case.error.type == "everstep.errors.PayloadError"
+    assert case.error.message.startswith("the result of activity '")
     assert "$.quantity" in case.error.message
 
 

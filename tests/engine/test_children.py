@@ -78,6 +78,7 @@ def test_a_result_that_does_not_fit_is_an_error_of_the_parent() -> None:
     case = Case(app, loading, "a")
     case.child_completed(2, "many")
     assert case.error.type == "everstep.errors.PayloadError"
+    assert case.error.message.startswith("the result of child run 'order-17/1/2' does not fit: Expected `int`")
 
 
 BOOM = ErrorInfo(type="shop.Boom", message="broke")

@@ -50,6 +50,12 @@ class Arguments:
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:
         """The JSON of a call; `TypeError` as Python would raise it, `PayloadError` for values that do not fit."""
+        try:
+            return self._encoded(args, kwargs)
+        except PayloadError as error:
+            raise error.saying(f"the arguments of {self.owner} do not fit") from None
+
+    def _encoded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:
         if not kwargs and self._is_simple(len(args)):
             return _join(
                 _write(name, codec, one) for (name, codec), one in zip(self._in_order, args, strict=False)
@@ -60,6 +66,13 @@ class Arguments:
             raise TypeError(f"{self.owner}: {error}") from None
         positional, named = self._each(bound, _write)
         return _join(positional), _join_named(named) if named else None
+
+    def encode_result(self, value: Any) -> bytes:
+        """The JSON of what the function returned; `PayloadError` if it does not fit the annotation."""
+        try:
+            return self.result.encode(value)
+        except PayloadError as error:
+            raise error.saying(f"the result of {self.owner} does not fit") from None
 
     # ---- reading, where the function runs
 
