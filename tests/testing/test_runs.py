@@ -370,8 +370,12 @@ async def test_a_callback_is_completed_once() -> None:
             await callback.complete("three")
         await callback.complete(3, submission_id="s")
         assert await run.result() == "got 3"
+        await callback.complete(3, submission_id="s")  # the same again is answered again
         with pytest.raises(CallbackClosed, match=r"run 1 of 'a' has ended"):
             await callback.complete(4)
+        forged = tokens.args[0][0][:-3] + "xyz"
+        with pytest.raises(Rejected, match="no such callback"):
+            await env.client.callback(forged).complete(3)
 
 
 async def test_a_callback_fails_or_is_forgotten() -> None:
