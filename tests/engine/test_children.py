@@ -412,7 +412,7 @@ def test_bad_requests_are_found_at_the_call() -> None:
             (lambda: other.signal("", 1), "signal"),
             (lambda: other.signal("x", 1, signal_id="\n"), "signal_id"),
             (lambda: other.signal(5, 1), "is no text"),
-            (lambda: other.signal(note, 5), "Expected `str`"),
+            (lambda: other.signal(note, 5), f"the value of signal {note.name!r} does not fit: Expected `str`"),
             (lambda: other.signal("x", "y" * 500), "EVERSTEP_MAX_PAYLOAD_BYTES"),
         ):
             with pytest.raises(Exception, match=words):
