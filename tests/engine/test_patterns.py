@@ -23,8 +23,10 @@ from everstep import (
     hours,
     seconds,
 )
+from everstep._core.retrying import pause_seconds
 from everstep._core.timers import LAST_INSTANT
 from everstep_schemas import events
+from everstep_schemas.events import RetryPolicy
 
 app = App("patterns")
 go = Signal[int]("go")
@@ -168,6 +170,10 @@ def test_pauses_grow_and_are_the_same_on_replay() -> None:
         case.wake()
     assert all(0.9 * 2**n <= pause / SECOND <= 1.1 * 2**n for n, pause in enumerate(pauses[:11]))
     assert all(pause <= 1.1 * 3_600 * SECOND for pause in pauses)
+
+
+def test_no_pause_stays_none_however_often_it_is_called() -> None:
+    assert {pause_seconds(RetryPolicy(initial_seconds=0.0), "", attempt) for attempt in range(1, 2000)} == {0.0}
 
 
 def test_a_timeout_ends_it_in_a_pause_or_a_call() -> None:
