@@ -9,6 +9,7 @@ from typing_extensions import TypeVarTuple, Unpack
 
 from everstep._checks import check_child
 from everstep._context.waiting import Waiting
+from everstep._core.arguments import encode_any
 from everstep._core.calls import ChildCall
 from everstep._core.children import ChildHandle, Requests
 from everstep._core.handles import Handle
@@ -164,7 +165,7 @@ class Doing(Waiting):
         return scope.start_child(
             ChildCall(
                 workflow=workflow,
-                args=codec_for(list[Any]).encode(list(args)),
+                args=encode_any(args, owner),
                 kwargs=None,
                 decode=codec_for(returns).decode,
                 id=id,

@@ -22,6 +22,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 _NAMEABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _ANY = codec_for(Any)
 _NONE = ("", _ANY)
+_all = codec_for(list[Any])
 _array: msgspec.json.Decoder[list[Raw]] = msgspec.json.Decoder(list[Raw])
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -104,6 +105,14 @@ class Arguments:
         positional = [do(name, codec, one) for (name, codec), one in zip(in_order, bound.args, strict=False)]
         named = {name: do(name, self._named.get(name, self._others), one) for name, one in bound.kwargs.items()}
         return positional, named
+
+
+def encode_any(args: tuple[Any, ...], owner: str) -> bytes:
+    """The JSON of a call of something whose types are not known here; `PayloadError` for what cannot be JSON."""
+    try:
+        return _all.encode(list(args))
+    except PayloadError as error:
+        raise error.saying(f"the arguments of {owner} do not fit") from None
 
 
 _Do = Callable[[str, Codec[Any], Any], Any]
