@@ -122,7 +122,11 @@ class MapProgress:
 
 
 class MapHandle(Handle[C], Generic[T, R, C]):
-    """A map that is under way: await its results, iterate over its items as they end, cancel it."""
+    """A map that is under way: await its results, iterate over its items as they end, cancel it.
+
+    What is cancelled while it waits for the map, or, the only one, for its next item, cancels the map. A loop over its
+    items that is left otherwise does not: the map goes on until it, or its run, has ended.
+    """
 
     __slots__ = ("_map",)
 
@@ -136,13 +140,17 @@ class MapHandle(Handle[C], Generic[T, R, C]):
     async def __aiter__(self) -> AsyncIterator[MapItem[T, R]]:
         ended = self._map.ended
         position = 0
-        while True:
-            while position < len(ended):
-                position += 1
-                yield ended[position - 1]
-            if self.done():
-                break
-            await self._map.news()
+        self._map.iterating += 1
+        try:
+            while True:
+                while position < len(ended):
+                    position += 1
+                    yield ended[position - 1]
+                if self.done():
+                    break
+                await self._map.news()
+        finally:
+            self._map.iterating -= 1
         if not self.cancelled() and (error := self.exception()) is not None:
             raise error
         if self.cancelled():
@@ -181,16 +189,22 @@ class _Map:
         self._running: dict[int, asyncio.Future[Any]] = {}
         self._over = False
         self._listeners: list[asyncio.Future[None]] = []
+        self.iterating = 0  # how many loops over its items are under way
         self.ended: list[MapItem[Any, Any]] = []
         self.progress = MapProgress(_name(fn), len(items))
         self.handle: MapHandle[Any, Any, Any] = MapHandle(loop=self._loop)
         self.handle._map = self
 
     async def news(self) -> None:
-        """Returns when something has happened."""
+        """Returns when something has happened. Cancelling the only one who waits for it cancels the map."""
         listener = self._loop.create_future()
         self._listeners.append(listener)
-        await listener
+        try:
+            await listener
+        except asyncio.CancelledError:
+            if self.iterating == 1:
+                self.handle.cancel()
+            raise
 
     def go_on(self) -> None:
         """Start what may start; the end of the last item ends the map."""
@@ -282,6 +296,8 @@ def start_map(
     enough: int | None,
 ) -> MapHandle[Any, Any, Any]:
     """Start a map. Raises `ValueError` for numbers that make no sense."""
+    if tolerate is not None and not isinstance(tolerate, Failures):
+        raise TypeError(f"ctx.map: tolerate is `Failures(3)` or `Failures(ratio=0.01)`, not {tolerate!r}")
     all_items = list(items)
     plain = tolerate is None and enough is None
     return _started(

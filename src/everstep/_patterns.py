@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
-from everstep._core.handles import Handle
+from everstep._core.handles import Handle, dropped
 from everstep._core.retrying import pause_seconds
 from everstep._core.scope import Scope
 from everstep._core.timers import after
@@ -53,6 +53,10 @@ def poll(
     deadline: int | None,
 ) -> Handle[R]:
     """Call until the result is right."""
+    if not callable(call):
+        raise TypeError(f"ctx.poll calls a function again and again, such as `lambda: look(id)`; {call!r} is none")
+    if not isinstance(every, Backoff):
+        raise TypeError(f"ctx.poll: every is a Backoff such as Backoff(minutes(1)), not {every!r}")
     return cast("Handle[R]", scope.loop.create_task(_poll(scope, call, until, every, deadline), name="poll"))
 
 
@@ -71,14 +75,24 @@ async def _poll(
 
 async def _right(scope: Scope, call: Callable[[], Awaitable[R]], until: Callable[[R], bool], policy: RetryPolicy) -> R:
     key, attempt = _key(scope), 1
-    while not until(result := await call()):
+    while not _is_right(until(result := await call())):
         await _pause(scope, pause_seconds(policy, key, attempt))
         attempt += 1
     return result
 
 
+def _is_right(answer: object) -> bool:
+    if dropped(answer):
+        raise TypeError("ctx.poll: `until` awaits something; it only looks at what the call has given")
+    return bool(answer)
+
+
 def retried(scope: Scope, fn: Callable[[], Awaitable[R]], retry: Retry) -> Handle[R]:
     """Run `fn` until it raises nothing, or nothing that is retried."""
+    if not callable(fn):
+        raise TypeError(f"ctx.retry calls a function again and again, such as `lambda: pay(id)`; {fn!r} is none")
+    if not isinstance(retry, Retry):
+        raise TypeError(f"ctx.retry needs `Retry(max_attempts=3)` or the like, not {retry!r}")
     return cast("Handle[R]", scope.loop.create_task(_retried(scope, fn, retry), name="retry"))
 
 

@@ -172,7 +172,7 @@ class Activity(Generic[P, R]):
 
     def encode_result(self, value: Any) -> bytes:
         """The JSON of what `fn` returned; `PayloadError` if it does not fit the annotation."""
-        return self._arguments.result.encode(value)
+        return self._arguments.encode_result(value)
 
     def __repr__(self) -> str:
         return f"<activity {self.name!r} of queue {self.queue!r}>"

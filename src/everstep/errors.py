@@ -64,6 +64,10 @@ class PayloadError(EverstepError):
         """The same, seen from one level further out: `$.quantity` in `order` is `$.order.quantity`."""
         return PayloadError(f"$.{name}{self.path.removeprefix('$')}", self.reason)
 
+    def saying(self, what: str) -> PayloadError:
+        """The same, and before it what the value was to be: "the result of activity 'pay' does not fit"."""
+        return PayloadError(self.path, f"{what}: {self.reason}")
+
 
 class ActivityError(EverstepError):
     """An activity failed and is not tried again.
@@ -256,6 +260,8 @@ class RetryAfter(Exception):
     """Raised by an activity: try again, if the policy allows another attempt, but not before `delay` has passed."""
 
     def __init__(self, delay: timedelta, message: str = "") -> None:
+        if not isinstance(delay, timedelta):
+            raise TypeError(f"RetryAfter: delay is a duration such as seconds(30), not {delay!r}")
         super().__init__(message or f"try again after {delay.total_seconds():g} s")
         self.delay = delay
 

@@ -33,6 +33,9 @@ class Backoff:
         for name in ("initial", "maximum"):
             if not isinstance(getattr(self, name), timedelta):
                 raise TypeError(f"Backoff: {name} is a duration such as seconds(1), not {getattr(self, name)!r}")
+        for name in ("factor", "jitter"):
+            if isinstance(number := getattr(self, name), bool) or not isinstance(number, int | float):
+                raise TypeError(f"Backoff: {name} is a number, not {number!r}")
         if self.initial < _NO_TIME:
             raise ValueError(f"Backoff: initial is {self.initial}, and a pause cannot be negative")
         if self.maximum < self.initial:
@@ -58,6 +61,9 @@ class Retry:
     retry_if: Callable[[BaseException], bool] | None = None
 
     def __post_init__(self) -> None:
+        attempts: object = self.max_attempts
+        if attempts is not None and (isinstance(attempts, bool) or not isinstance(attempts, int)):
+            raise TypeError(f"Retry: max_attempts is a whole number, not {attempts!r}")
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError(f"Retry: max_attempts is {self.max_attempts}; it counts the first attempt, so 1 or more")
         if isinstance(self.give_up_on, str | type):

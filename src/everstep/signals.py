@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from everstep._core.payloads import Codec, codec_for
 from everstep._core.texts import check_name
-from everstep.errors import RegistrationError
+from everstep.errors import PayloadError, RegistrationError
 from everstep_schemas.names import why_bad_name
 
 T = TypeVar("T")
@@ -57,4 +57,7 @@ def declared(signal: Signal[Any] | str, type: Any = Any) -> tuple[str, Codec[Any
 def encoded(signal: Signal[Any] | str, value: Any) -> tuple[str, bytes]:
     """The name of a signal and its value as JSON; `PayloadError` if that does not fit."""
     name, codec = declared(signal)
-    return name, codec.encode(value)
+    try:
+        return name, codec.encode(value)
+    except PayloadError as error:
+        raise error.saying(f"the value of signal {name!r} does not fit") from None

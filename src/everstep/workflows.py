@@ -16,7 +16,7 @@ from msgspec import Raw, UnsetType
 
 from everstep._checks import check_child, check_function, check_version, check_workflow, context_parameter
 from everstep._core import scope
-from everstep._core.arguments import Arguments
+from everstep._core.arguments import Arguments, encode_any
 from everstep._core.calls import ActivityCall, ChildCall, Continuation
 from everstep._core.children import ChildHandle
 from everstep._core.payloads import codec_for
@@ -159,6 +159,11 @@ class Workflow(Generic[P, R]):
         returns: Any = Any,
     ) -> ActivityCall:
         """A call of an activity that is known by its name alone, with the app's options for what is not given."""
+        given: object = name
+        if not isinstance(given, str):
+            raise TypeError(
+                f"ctx.activity takes the name of an activity, not {given!r}: one that is known here is called"
+            )
         options = self._options.with_given(queue=queue, retry=retry, timeout=timeout)
         options.check(f"activity {name!r}")
         if problem := why_bad_name(name):
@@ -166,7 +171,7 @@ class Workflow(Generic[P, R]):
         return ActivityCall(
             name=name,
             queue=options.queue,
-            args=codec_for(list[Any]).encode(list(args)),
+            args=encode_any(args, f"activity {name!r}"),
             kwargs=None,
             retry=options.retry.policy(),
             decode=codec_for(returns).decode,
@@ -186,7 +191,7 @@ class Workflow(Generic[P, R]):
 
     def encode_result(self, value: Any) -> bytes:
         """The JSON of what `fn` returned; `PayloadError` if it does not fit the annotation."""
-        return self._arguments.result.encode(value)
+        return self._arguments.encode_result(value)
 
     def decode_result(self, raw: bytes | Raw) -> R:
         """What a run returned; `PayloadError` if it does not fit the annotation."""

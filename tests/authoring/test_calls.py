@@ -152,11 +152,15 @@ def untyped(value: object) -> Any:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: untyped(charge)("no"), "everstep.errors.PayloadError", "Expected `object`, got `str` - at `$.order`"),
+        (
+            lambda: untyped(charge)("no"),
+            "everstep.errors.PayloadError",
+            "the arguments of activity 'charge' do not fit: Expected `object`, got `str` - at `$.order`",
+        ),
         (
             lambda: charge(Order("1", untyped("2"))),
             "everstep.errors.PayloadError",
-            "Expected `int`, got `str` - at `$.order.quantity`",
+            "the arguments of activity 'charge' do not fit: Expected `int`, got `str` - at `$.order.quantity`",
         ),
         (lambda: untyped(charge)(), "TypeError", "activity 'charge': missing a required argument: 'order'"),
         (
@@ -249,7 +253,9 @@ def test_arguments_that_do_not_fit_are_refused(args: bytes, kwargs: bytes | None
 def test_results_are_checked_where_they_are_made_and_where_they_arrive() -> None:
     assert takes_some.encode_result(Order("1")) == b'{"id":"1","quantity":1}'
     assert takes_some.decode_result(b'{"id":"1"}') == Order("1")
-    with pytest.raises(PayloadError, match="Expected `int`, got `str`"):
+    with pytest.raises(
+        PayloadError, match=r"^the result of activity 'charge' does not fit: Expected `int`, got `str` - at `\$`$"
+    ):
         charge.encode_result("3")
     with pytest.raises(PayloadError, match="Expected `object`, got `null`"):
         takes_some.decode_result(b"null")

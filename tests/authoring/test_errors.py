@@ -105,6 +105,8 @@ def test_retry_after_carries_its_delay() -> None:
     info = info_of(RetryAfter(seconds(90)))
     assert (info.retry_after_seconds, info.message, info.retryable) == (90.0, "try again after 90 s", True)
     assert info_of(RetryAfter(seconds(1), "the bank is closed")).message == "the bank is closed"
+    with pytest.raises(TypeError, match=r"delay is a duration such as seconds\(30\), not 60"):
+        RetryAfter(60)  # type: ignore[arg-type]  # the mistake that is found
     assert info_of(RetryAfter(seconds(-1))).retry_after_seconds == 0.0
 
 

@@ -65,6 +65,11 @@ def test_pauses_that_make_no_sense_are_refused(arguments: Any, message: str) -> 
     ("make", "error", "message"),
     [
         (lambda: Retry(0), ValueError, "max_attempts is 0; it counts the first attempt"),
+        (lambda: Retry(2.5), TypeError, "max_attempts is a whole number, not 2.5"),  # type: ignore[arg-type]  # the point
+        (lambda: Retry(True), TypeError, "max_attempts is a whole number, not True"),
+        (lambda: Retry(seconds(5)), TypeError, "max_attempts is a whole number, not datetime"),  # type: ignore[arg-type]  # the point
+        (lambda: Backoff(factor=True), TypeError, "factor is a number, not True"),
+        (lambda: Backoff(jitter="0.1"), TypeError, "jitter is a number, not '0.1'"),  # type: ignore[arg-type]  # the point
         (lambda: Retry(give_up_on="KeyError"), TypeError, r"give_up_on is a list: \[KeyError\]"),
         (lambda: Retry(give_up_on=KeyError), TypeError, r"give_up_on is a list: \[KeyError\]"),  # type: ignore[arg-type]  # the point
         (lambda: Retry(give_up_on=[3]), TypeError, "exception classes and their names, not 3"),  # type: ignore[list-item]  # the point

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 from msgspec import Raw
-from tests.engine.kit import NOW, SECOND, Case
+from tests.engine.kit import NOW, SECOND, Case, begin
 
 from everstep import ActivityError, ActivityTimeout, App, Backoff, Context, Retry, seconds
 from everstep.errors import PayloadError
@@ -185,6 +185,7 @@ def test_a_result_that_does_not_fit_the_annotation_is_an_error_with_its_path() -
     case = Case(app, paying, ORDER)
     case.complete(2, {"sku": "A", "quantity": "many"})
     assert case.error.type == "everstep.errors.PayloadError"
+    assert case.error.message.startswith("the result of activity '")
     assert "$.quantity" in case.error.message
 
 
@@ -256,6 +257,19 @@ def test_a_retry_that_waits_can_be_cancelled() -> None:
     assert case.result == "too slow"
     assert case.run.wakeup_at() is None
     assert events.ActivityCancelled(ref=3) in case.history
+
+
+def test_a_call_by_name_that_cannot_be_made_says_what_is_wrong() -> None:
+    async def wrong(ctx: Context) -> str:
+        with pytest.raises(TypeError, match=r"ctx\.activity takes the name of an activity, not <activity 'charge'"):
+            ctx.activity(charge, ORDER)  # type: ignore[call-overload]  # the mistake that is found
+        with pytest.raises(PayloadError, match=r"the arguments of activity 'far' do not fit: .* at `\$\[1\]`"):
+            ctx.activity("far", 1, object())
+        with pytest.raises(PayloadError, match=r"the arguments of workflow 'far' do not fit: .* at `\$\[0\]`"):
+            ctx.child("far", object())
+        return "found"
+
+    assert begin(wrong).result == "found"
 
 
 def test_activities_by_name_take_the_types_that_the_call_names() -> None:

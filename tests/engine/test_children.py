@@ -78,6 +78,7 @@ def test_a_result_that_does_not_fit_is_an_error_of_the_parent() -> None:
     case = Case(app, loading, "a")
     case.child_completed(2, "many")
     assert case.error.type == "everstep.errors.PayloadError"
+    assert case.error.message.startswith("the result of child run 'order-17/1/2' does not fit: Expected `int`")
 
 
 BOOM = ErrorInfo(type="shop.Boom", message="broke")
@@ -162,6 +163,8 @@ def test_bad_options_are_found_at_the_call() -> None:
             ctx.child("x", on_parent_close="whatever")  # type: ignore[call-overload]  # the mistake that is found
         with pytest.raises(Exception, match="name"):
             ctx.child("")
+        with pytest.raises(TypeError, match=r"ctx\.child needs a workflow, not <built-in"):
+            ctx.child(len, "x")  # type: ignore[arg-type]  # the mistake that is found
         with pytest.raises(Exception, match="some time"):
             load.options(timeout=seconds(0))
         with pytest.raises(TypeError, match="missing"):
@@ -409,7 +412,7 @@ def test_bad_requests_are_found_at_the_call() -> None:
             (lambda: other.signal("", 1), "signal"),
             (lambda: other.signal("x", 1, signal_id="\n"), "signal_id"),
             (lambda: other.signal(5, 1), "is no text"),
-            (lambda: other.signal(note, 5), "Expected `str`"),
+            (lambda: other.signal(note, 5), f"the value of signal {note.name!r} does not fit: Expected `str`"),
             (lambda: other.signal("x", "y" * 500), "EVERSTEP_MAX_PAYLOAD_BYTES"),
         ):
             with pytest.raises(Exception, match=words):

@@ -87,7 +87,9 @@ def test_a_result_that_does_not_fit_fails_the_run() -> None:
     async def lying(ctx: Context) -> int:
         return "seven"  # type: ignore[return-value]  # the mistake that is found
 
-    assert Case(app, lying).error.type == "everstep.errors.PayloadError"
+    error = Case(app, lying).error
+    assert error.type == "everstep.errors.PayloadError"
+    assert error.message == "the result of workflow 'lying' does not fit: Expected `int`, got `str` - at `$`"
 
 
 def test_a_result_over_the_limit_fails_the_run() -> None:

@@ -249,6 +249,8 @@ def test_arguments_that_do_not_fit_or_are_too_large_are_errors_at_the_call() -> 
             ctx.continue_as_new(counter, "five")  # type: ignore[arg-type]  # the mistake that is found
         with pytest.raises(TypeError, match="unexpected"):
             ctx.continue_as_new(counter, 1, colour="red")  # type: ignore[call-arg]  # the mistake that is found
+        with pytest.raises(TypeError, match=r"ctx\.continue_as_new needs a workflow, not 'counter'"):
+            ctx.continue_as_new("counter", 1)  # type: ignore[arg-type]  # the mistake that is found
         try:
             ctx.continue_as_new(counter, 1, label="x" * size)
         except PayloadError as error:

@@ -235,6 +235,13 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_starts(given: di
     assert len(case.history) == 2
 
 
+def test_what_is_tolerated_is_said_by_failures() -> None:
+    async def mapping(ctx: Context) -> None:
+        await ctx.map(work, range(3), tolerate=1)  # type: ignore[call-overload]  # the mistake that is found
+
+    assert "ctx.map: tolerate is `Failures(3)`" in begin(mapping).error.message
+
+
 def test_children_and_functions_can_be_mapped() -> None:
     async def mapping(ctx: Context) -> Any:
         async def twice(n: int) -> int:
@@ -348,6 +355,38 @@ def test_items_are_told_as_they_end_to_any_number_of_listeners() -> None:
     told = case.result
     assert told[:2] == [["a", 1, True], ["b", 1, True]]
     assert told[2:] == [["b", 0, True], ["b", 2, False], ["b", 3, True], 4, 1, 0, 2, 3]
+
+
+def test_who_is_cancelled_waiting_for_the_next_item_cancels_the_rest() -> None:
+    async def mapping(ctx: Context) -> list[int]:
+        heard: list[int] = []
+        try:
+            async for one in ctx.map(work, range(9), concurrency=2):
+                heard.append(one.index)  # noqa: PERF401  # what was heard before the cancellation
+        except asyncio.CancelledError:
+            await ctx.wait_for_signal(go)  # puts things right; meanwhile nothing of the map is begun
+        return heard
+
+    case = begin(mapping)
+    case.complete(2, 1)
+    case.cancel()
+    assert case.last[:2] == [events.ActivityCancelled(ref=3), events.ActivityCancelled(ref=5)]
+    assert case.pending() == []
+    case.signal("go", 1)
+    assert case.result == [0]
+
+
+def test_a_loop_that_is_left_leaves_the_rest_to_go_on() -> None:
+    async def mapping(ctx: Context) -> list[int]:
+        handle = ctx.map(work, range(3), concurrency=1)
+        async for one in handle:
+            if one.index == 0:
+                break
+        return await handle
+
+    case = begin(mapping)
+    finish(case)
+    assert len(case.result) == 3
 
 
 def test_iterating_ends_with_what_awaiting_would_raise() -> None:

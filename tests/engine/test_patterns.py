@@ -23,8 +23,10 @@ from everstep import (
     hours,
     seconds,
 )
+from everstep._core.retrying import pause_seconds
 from everstep._core.timers import LAST_INSTANT
 from everstep_schemas import events
+from everstep_schemas.events import RetryPolicy
 
 app = App("patterns")
 go = Signal[int]("go")
@@ -170,6 +172,10 @@ def test_pauses_grow_and_are_the_same_on_replay() -> None:
     assert all(pause <= 1.1 * 3_600 * SECOND for pause in pauses)
 
 
+def test_no_pause_stays_none_however_often_it_is_called() -> None:
+    assert {pause_seconds(RetryPolicy(initial_seconds=0.0), "", attempt) for attempt in range(1, 2000)} == {0.0}
+
+
 def test_a_timeout_ends_it_in_a_pause_or_a_call() -> None:
     in_pause = begin(polling, 5.0)
     in_pause.complete(3, 1)
@@ -222,6 +228,36 @@ def test_an_error_of_the_call_or_of_the_question_ends_it() -> None:
     odd_case = begin(odd)
     odd_case.complete(2, 0)
     assert odd_case.result == "odd"
+
+
+def test_a_question_that_awaits_is_an_error_and_not_a_yes() -> None:
+    async def asked(n: int) -> bool:
+        return n > 9
+
+    async def odd(ctx: Context, until: str) -> int:
+        questions: dict[str, Any] = {"async": asked, "activity": work}
+        return await ctx.poll(lambda: work(1), until=questions[until])
+
+    for until in ("async", "activity"):
+        case = begin(odd, until)
+        case.complete(2, 1)
+        assert "`until` awaits something" in case.error.message
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda ctx: ctx.poll(lambda: work(1), until=bool, every=days(1)), "ctx.poll: every is a Backoff such as"),
+        (lambda ctx: ctx.poll(work(1), until=bool), "ctx.poll calls a function again and again"),
+        (lambda ctx: ctx.retry(work(1), Retry()), "ctx.retry calls a function again and again"),
+        (lambda ctx: ctx.retry(lambda: work(1), 3), "ctx.retry needs `Retry"),
+    ],
+)
+def test_what_cannot_be_called_again_is_refused_at_once(use: Any, message: str) -> None:
+    async def wrong(ctx: Context) -> None:
+        await use(ctx)
+
+    assert message in begin(wrong).error.message
 
 
 def test_a_timeout_of_the_call_is_not_that_of_the_poll() -> None:

@@ -99,6 +99,25 @@ def failed(run: LiveRun, name: str, *args: Any) -> QueryFailed:
     return caught.value
 
 
+def test_it_answers_also_when_it_ended_in_the_step_that_cancelled_a_task() -> None:
+    async def racing(ctx: Context) -> int:
+        async def slow() -> int:
+            await ctx.sleep(days(1))
+            return 1
+
+        answers = await ctx.map(lambda n: work(n) if n else slow(), [0, 1, 2], enough=2)
+        ctx.expose(won=len(answers.values))
+        return len(answers)
+
+    case = begin(racing)
+    case.complete(2, 1)
+    case.complete(3, 2)
+    again = replay(case.engine, case.identity, case.rows, stays=True)
+    assert (again.closed, again.query("won", [])) == ("completed", b"2")
+    assert again.query("won", []) == b"2"
+    again.evict()
+
+
 def test_what_has_no_answer_says_why() -> None:
     async def answering(ctx: Context) -> None:
         ctx.on_query("one", lambda: 1)

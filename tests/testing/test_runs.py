@@ -203,7 +203,7 @@ async def test_what_cannot_be_started_is_refused() -> None:
 
 async def test_a_workflow_that_nobody_has_stalls() -> None:
     async with WorkflowEnvironment(app) as env:
-        with pytest.raises(RunStalled, match=r"run 1 of 'x' \(unheard\) cannot go on: no code for workflow 'unheard'"):
+        with pytest.raises(RunStalled, match=r"run 1 of 'x' .* no code for workflow 'unheard': this app"):
             await env.client.start("unheard", id="x")
         described = await env.client.run("x").describe()
         assert (described.status, described.condition) == ("running", "stalled")
@@ -370,8 +370,12 @@ async def test_a_callback_is_completed_once() -> None:
             await callback.complete("three")
         await callback.complete(3, submission_id="s")
         assert await run.result() == "got 3"
+        await callback.complete(3, submission_id="s")  # the same again is answered again
         with pytest.raises(CallbackClosed, match=r"run 1 of 'a' has ended"):
             await callback.complete(4)
+        forged = tokens.args[0][0][:-3] + "xyz"
+        with pytest.raises(Rejected, match="no such callback"):
+            await env.client.callback(forged).complete(3)
 
 
 async def test_a_callback_fails_or_is_forgotten() -> None:

@@ -9,6 +9,7 @@ from typing_extensions import TypeVarTuple, Unpack
 
 from everstep._checks import check_child
 from everstep._context.waiting import Waiting
+from everstep._core.arguments import encode_any
 from everstep._core.calls import ChildCall
 from everstep._core.children import ChildHandle, Requests
 from everstep._core.handles import Handle
@@ -19,6 +20,7 @@ from everstep._saga import Saga
 from everstep.durations import Duration
 from everstep.errors import RegistrationError
 from everstep.retry import Backoff, Retry
+from everstep.workflows import Workflow
 from everstep_schemas.events import OnParentClose
 from everstep_schemas.names import why_bad_name
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
     from everstep.signals import Signal
-    from everstep.workflows import Workflow
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -150,6 +151,7 @@ class Doing(Waiting):
         """
         scope = self._acting("child")
         if not isinstance(workflow, str):
+            _check_workflow("child", workflow)
             given = {"id": id, "on_parent_close": on_parent_close}
             options = {name: one for name, one in given.items() if one is not None and one is not _OWN}
             handle: ChildHandle[Any] = (workflow.options(**options) if options else workflow)(*args)
@@ -163,7 +165,7 @@ class Doing(Waiting):
         return scope.start_child(
             ChildCall(
                 workflow=workflow,
-                args=codec_for(list[Any]).encode(list(args)),
+                args=encode_any(args, owner),
                 kwargs=None,
                 decode=codec_for(returns).decode,
                 id=id,
@@ -182,6 +184,7 @@ class Doing(Waiting):
         newest version of `workflow` unless its `options(version=…)` name one. What is pending here is cancelled. Called
         by a task beside the function, such as a signal's handler, it breaks the function off as a cancellation does.
         """
+        _check_workflow("continue_as_new", workflow)
         self._acting("continue_as_new").go_on(workflow.continuation(args, kwargs))
 
     # ---- many things
@@ -289,3 +292,8 @@ class Doing(Waiting):
     def milestone(self, text: str, /) -> None:
         """Say that something has been reached: kept in the history, and published."""
         self._acting("milestone").milestone(text)
+
+
+def _check_workflow(use: str, workflow: object) -> None:
+    if not isinstance(workflow, Workflow):
+        raise TypeError(f"ctx.{use} needs a workflow, not {workflow!r}")

@@ -218,6 +218,8 @@ class Activities:
         pending.state = ACTIVITY[pending.state][events.ActivityCompleted]
         try:
             value = pending.call.decode(event.value)
+        except PayloadError as error:
+            fail(pending.handle, error.saying(f"the result of activity {pending.scheduled.name!r} does not fit"))
         except BaseException as error:
             fail(pending.handle, error)
         else:

@@ -22,6 +22,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 _NAMEABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _ANY = codec_for(Any)
 _NONE = ("", _ANY)
+_all = codec_for(list[Any])
 _array: msgspec.json.Decoder[list[Raw]] = msgspec.json.Decoder(list[Raw])
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +51,12 @@ class Arguments:
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:
         """The JSON of a call; `TypeError` as Python would raise it, `PayloadError` for values that do not fit."""
+        try:
+            return self._encoded(args, kwargs)
+        except PayloadError as error:
+            raise error.saying(f"the arguments of {self.owner} do not fit") from None
+
+    def _encoded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:
         if not kwargs and self._is_simple(len(args)):
             return _join(
                 _write(name, codec, one) for (name, codec), one in zip(self._in_order, args, strict=False)
@@ -60,6 +67,13 @@ class Arguments:
             raise TypeError(f"{self.owner}: {error}") from None
         positional, named = self._each(bound, _write)
         return _join(positional), _join_named(named) if named else None
+
+    def encode_result(self, value: Any) -> bytes:
+        """The JSON of what the function returned; `PayloadError` if it does not fit the annotation."""
+        try:
+            return self.result.encode(value)
+        except PayloadError as error:
+            raise error.saying(f"the result of {self.owner} does not fit") from None
 
     # ---- reading, where the function runs
 
@@ -91,6 +105,14 @@ class Arguments:
         positional = [do(name, codec, one) for (name, codec), one in zip(in_order, bound.args, strict=False)]
         named = {name: do(name, self._named.get(name, self._others), one) for name, one in bound.kwargs.items()}
         return positional, named
+
+
+def encode_any(args: tuple[Any, ...], owner: str) -> bytes:
+    """The JSON of a call of something whose types are not known here; `PayloadError` for what cannot be JSON."""
+    try:
+        return _all.encode(list(args))
+    except PayloadError as error:
+        raise error.saying(f"the arguments of {owner} do not fit") from None
 
 
 _Do = Callable[[str, Codec[Any], Any], Any]

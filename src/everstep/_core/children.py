@@ -149,6 +149,8 @@ class Children:
         child = self._pending.pop(event.ref)
         try:
             value = child.call.decode(event.value)
+        except PayloadError as error:
+            fail(child.handle, error.saying(f"the result of child run {child.started.workflow_id!r} does not fit"))
         except BaseException as error:
             fail(child.handle, error)
         else:

@@ -96,4 +96,5 @@ class Engine:
     def _unknown(self, identity: Identity) -> str:
         versions = ", ".join(map(str, sorted(self._app.workflows.get(identity.workflow, {}))))
         here = f"has versions {versions}" if versions else "does not have it"
-        return f"no code for workflow {identity.workflow!r} version {identity.version}: this app {here}. Deploy it"
+        version = f" version {identity.version}" if identity.version else ""
+        return f"no code for workflow {identity.workflow!r}{version}: this app {here}. Deploy it"

@@ -128,6 +128,8 @@ class Program:
         """
         if self.loop.is_closed():
             raise LookupError("the run has left memory: replay it, so that it stays, and ask then")
+        if self.closed is not None:
+            self.loop.take_ready()  # what its end has left undone is nothing that the question does
         scope, looking = self.scope, _Looking(self.loop, self.scope.chance)
         scope.looked_at = True
         scope.journal.refuse = looking.refuse

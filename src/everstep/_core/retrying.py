@@ -37,6 +37,6 @@ def pause_seconds(policy: RetryPolicy, key: str, attempt: int) -> float:
     try:
         backoff = min(policy.initial_seconds * policy.factor ** (attempt - 1), policy.maximum_seconds)
     except OverflowError:
-        backoff = policy.maximum_seconds
+        backoff = policy.maximum_seconds if policy.initial_seconds else 0.0
     spread = zlib.crc32(f"{key}/{attempt}".encode()) / 0xFFFFFFFF * 2 - 1
     return min(max(backoff * (1 + policy.jitter * spread), 0.0), _LONGEST_SECONDS)

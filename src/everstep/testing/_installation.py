@@ -16,6 +16,7 @@ from hashlib import blake2b
 import msgspec
 
 from everstep._core import starting
+from everstep._core.callbacks import token_of
 from everstep._core.ending import OpenEnds, terminated
 from everstep._core.engine import Activation, CannotRun, Engine, Identity, Refusal, StallReason, Successor
 from everstep._core.notices import Notices
@@ -131,7 +132,7 @@ class Installation:
 
     def _callback(self, submission: wire.CallbackSubmission, source: str) -> None:
         run = self._of_token(submission.token)
-        if run is None:
+        if run is None or not _is_genuine(submission.token, run.identity):
             self.reject("", submission, source, "no such callback", self.clock.now)
         elif isinstance(submission, wire.HeartbeatCallback):
             if run.live is not None and run.live.beat(submission.token, self.clock.now):
@@ -155,6 +156,14 @@ class Installation:
     def _of_token(self, text: str) -> StoredRun | None:
         token = Token.parse(text)
         return None if token is None else self.by_key.get(token.run_key)
+
+    def has_settled(self, text: str, source: str) -> bool:
+        """Whether the submission `source` has completed, or failed, the callback with this token."""
+        run, token = self._of_token(text), Token.parse(text)
+        if run is None or token is None:
+            return False
+        firsts = (events.decode_events(row.data)[0] for row in run.rows)
+        return any(isinstance(one, _SETTLED) and (one.ref, one.source) == (token.seq, source) for one in firsts)
 
     # ---- what goes out, each message in its turn and by way of its encoding
 
@@ -337,3 +346,11 @@ class Installation:
         except CannotRun as error:
             self._stall(run, error.reason)
         self._set_alarm(run)
+
+
+_SETTLED = (events.CallbackCompleted, events.CallbackFailed)
+
+
+def _is_genuine(text: str, identity: Identity) -> bool:
+    token = Token.parse(text)
+    return token is not None and text == token_of(identity.run_key, identity.nonce, token.seq)

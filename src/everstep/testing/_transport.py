@@ -195,8 +195,13 @@ class MemoryTransport:
             answer.cancel()
             return
         type, fact = answer.result()
-        if type == LifecycleType.SUBMISSION_REJECTED:
+        if type == LifecycleType.SUBMISSION_REJECTED and not self._has_settled(submission):
             raise callback_refusal(fact.reason or "")
+
+    def _has_settled(self, submission: wire.CallbackSubmission) -> bool:
+        """Whether it comes again, after it has settled the callback and the run has ended."""
+        id = getattr(submission, "submission_id", None)
+        return id is not None and self.installation.has_settled(submission.token, id)
 
     # ---- time
 
