@@ -393,6 +393,38 @@ async def test_a_delayed_attempt_has_begun_and_does_not_wait_for_a_worker() -> N
         assert await (await env.client.start(one, "queued", id="q")).result() == "late"
 
 
+async def test_an_attempt_that_no_worker_takes_in_time_does_not_begin() -> None:
+    async with WorkflowEnvironment(app) as env:
+        started = env.now()
+        calls = env.replace(queued, returns="late").queue(minutes(1))
+        with pytest.raises(RunFailed, match="no worker began it within its queue timeout of 2 s") as failed:
+            await (await env.client.start(one, "queued", id="q")).result()
+        assert failed.value.type == "everstep.errors.ActivityTimeout"
+        assert env.now() - started == seconds(2)
+        await env.skip(hours(1))
+        assert calls.count == 0
+
+
+async def test_an_attempt_that_waits_for_a_worker_begins_late() -> None:
+    async with WorkflowEnvironment(app) as env:
+        started = env.now()
+        env.replace(queued, returns="done").queue(seconds(1)).delay(seconds(3))
+        assert await (await env.client.start(one, "queued", id="q")).result() == "done"
+        assert env.now() - started == seconds(4)
+
+
+async def test_an_attempt_that_is_cancelled_while_it_waits_for_a_worker_does_not_begin() -> None:
+    async with WorkflowEnvironment(app) as env:
+        calls = env.replace(long, returns=1).queue(seconds(3))
+        run = await env.client.start(longs, 1, id="1")
+        await env.skip(seconds(2))
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run.result()
+        await env.skip(hours(1))
+        assert calls.count == 0
+
+
 async def test_all_attempts_together_end_at_the_total_timeout() -> None:
     async with WorkflowEnvironment(app) as env:
         started = env.now()
@@ -645,5 +677,7 @@ def test_what_calls_cannot_be_told() -> None:
         calls.delay(3)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="0 or more"):
         calls.delay(seconds(-1))
+    with pytest.raises(TypeError, match=r"queue\(\) takes a duration such as"):
+        calls.queue(3)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(RuntimeError, match="not open"):
         _ = env.client

@@ -28,6 +28,7 @@ class Calls(Generic[P, R]):
         self._name = name
         self._failures: deque[BaseException] = deque()
         self._delay = timedelta()
+        self._queued = timedelta()
         self.args: list[tuple[Any, ...]] = []
         """The positional arguments of each attempt, decoded as the activity would get them."""
         self.kwargs: list[dict[str, Any]] = []
@@ -55,11 +56,15 @@ class Calls(Generic[P, R]):
         One that takes longer than the activity's `timeout` or `heartbeat_timeout` fails as in production; nothing of
         it happens then.
         """
-        if not isinstance(by, timedelta):
-            raise TypeError(f"delay() takes a duration such as seconds(30), not {by!r}")
-        if by < timedelta():
-            raise ValueError(f"delay() takes a duration of 0 or more, not {by}")
-        self._delay = by
+        self._delay = _duration("delay", by)
+        return self
+
+    def queue(self, by: timedelta) -> Self:
+        """From now on it takes `by`, of the environment's time, until a worker begins an attempt.
+
+        One that has to wait longer than the activity's `queue_timeout` fails as in production, and does not begin.
+        """
+        self._queued = _duration("queue", by)
         return self
 
     def __repr__(self) -> str:
@@ -71,6 +76,14 @@ class Calls(Generic[P, R]):
         self.kwargs.append(dict(kwargs))
         self.infos.append(info)
         return self._delay, self._failures.popleft() if self._failures else None
+
+
+def _duration(method: str, by: object) -> timedelta:
+    if not isinstance(by, timedelta):
+        raise TypeError(f"{method}() takes a duration such as seconds(30), not {by!r}")
+    if by < timedelta():
+        raise ValueError(f"{method}() takes a duration of 0 or more, not {by}")
+    return by
 
 
 NOT_GIVEN: Any = object()

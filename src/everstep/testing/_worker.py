@@ -76,12 +76,30 @@ class Worker:
     # ---- commands
 
     def command(self, command: ActivityCommand) -> None:
-        """Carry out a command."""
+        """Carry out a command, once there is a worker for it."""
         replacement = self._replacements.get(command.activity)
         attempt = Attempt(command, self._app.activities.get(command.activity), replacement)
+        if replacement is not None and replacement.calls._queued:
+            self._queue(attempt, replacement.calls._queued.total_seconds())
+        else:
+            self._take(attempt)
+
+    def _queue(self, attempt: Attempt, seconds: float) -> None:
+        attempt.running = False
+        self._attempts[attempt.command.token] = attempt
+        attempt.arm("queue", self._clock, seconds, partial(self._leave_queue, attempt))
+
+    def _leave_queue(self, attempt: Attempt) -> None:
+        del self._attempts[attempt.command.token]
+        attempt.disarm()
+        attempt.running = True
+        self._take(attempt)
+
+    def _take(self, attempt: Attempt) -> None:
+        replacement = attempt.replacement
         refusal = self._why_not(attempt)
         if refusal is not None:
-            self._answer(_failed(command, refusal))
+            self._answer(_failed(attempt.command, refusal))
         elif replacement is not None and replacement.answers_at_once:
             self._answer(self._at_once(attempt, replacement))
         else:
@@ -127,7 +145,7 @@ class Worker:
     def _stop(self, attempt: Attempt) -> None:
         """End an attempt whose answer is known or not wanted; an `async` one may still clean up."""
         del self._attempts[attempt.command.token]
-        if not attempt.in_thread:
+        if attempt.task is not None and not attempt.in_thread:
             attempt.running = True
             self._cleaning_up.add(attempt)
         attempt.stop()
