@@ -90,7 +90,7 @@ class Run(Generic[R_co]):
                 workflow_id=self._id,
                 name=_checked("signal", name),
                 value=Raw(codec.encode(value)),
-                signal_id=_checked("signal_id", signal_id or uuid.uuid4().hex),
+                signal_id=_identity("signal_id", signal_id),
             )
         )
 
@@ -151,7 +151,7 @@ class Run(Generic[R_co]):
             workflow_id=self._id,
             name=_checked("update", name),
             value=Raw(takes.encode(value)),
-            update_id=_checked("update_id", update_id or uuid.uuid4().hex),
+            update_id=_identity("update_id", update_id),
         )
         late = f"run {self._id!r} has not answered update {name!r} after {timeout}"
         return gives.decode(await self._within(timeout, lambda: self._transport.update(asked), late))
@@ -194,7 +194,7 @@ class CallbackClient:
             wire.CompleteCallback(
                 token=self._token,
                 value=Raw(codec_for(Any).encode(value)),
-                submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+                submission_id=_identity("submission_id", submission_id),
             )
         )
 
@@ -204,7 +204,7 @@ class CallbackClient:
             wire.FailCallback(
                 token=self._token,
                 error=wire.CallbackProblem(message=message, type=type),
-                submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+                submission_id=_identity("submission_id", submission_id),
             )
         )
 
@@ -333,7 +333,7 @@ class Client:
             start_at=_in_utc(start_at),
             timeout_seconds=None if timeout is None else timeout.total_seconds(),
             with_signal=None if with_signal is None else _first_signal(*with_signal),
-            submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+            submission_id=_identity("submission_id", submission_id),
         )
         started = await self._transport.start(start)
         run = Run(self._transport, id, decode, started.ended)
@@ -403,6 +403,11 @@ def _stored(attributes: Mapping[str, AttributeValue]) -> dict[str, events.Attrib
 def _first_signal(signal: Signal[Any] | str, value: Any) -> wire.FirstSignal:
     name, codec = (signal, codec_for(Any)) if isinstance(signal, str) else (signal.name, signal.codec)
     return wire.FirstSignal(name=_checked("signal", name), value=Raw(codec.encode(value)))
+
+
+def _identity(what: str, given: str | None) -> str:
+    """The identity of what is sent, drawn if none is given. An empty one is a mistake: it would count twice."""
+    return uuid.uuid4().hex if given is None else _checked(what, given)
 
 
 def _checked(what: str, name: str) -> str:
