@@ -38,6 +38,7 @@ class Saga:
 
     async def step(self, call: Awaitable[R], /, *, undo: Callable[[R], Awaitable[object]]) -> R:
         """Await `call`; from then on `undo(result)` is what undoes it."""
+        _check("saga.step: undo", undo)
         try:
             result = await call
         except asyncio.CancelledError:
@@ -50,6 +51,7 @@ class Saga:
 
     def on_failure(self, fn: Callable[P, Awaitable[object]], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call this, in its place in the reverse order, if the saga fails."""
+        _check("saga.on_failure: the first argument", fn)
         self._undo.append(_Undo(_name(fn), partial(fn, *args, **kwargs)))
 
     async def __aexit__(
@@ -85,6 +87,12 @@ class Saga:
             except (Exception, asyncio.CancelledError) as error:
                 failures.append((name, error))
         return failures
+
+
+def _check(what: str, fn: object) -> None:
+    """Found before the step is done, which could not be undone afterwards."""
+    if not callable(fn):
+        raise TypeError(f"{what} is a function or an activity, not called yet; this is {fn!r}")
 
 
 def _has_succeeded(call: asyncio.Future[Any]) -> bool:

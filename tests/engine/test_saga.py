@@ -302,3 +302,19 @@ def test_a_run_that_leaves_memory_undoes_nothing_and_goes_on_where_it_was() -> N
     answer(case, "undo f")
     answer(case, "undo hold")
     assert case.result == "not booked: Boom: no book hotel"
+
+
+def test_what_cannot_undo_is_found_before_the_step_is_done() -> None:
+    async def mistaken(ctx: Context) -> str:
+        async with ctx.saga() as saga:
+            step: Any = saga.step
+            on_failure: Any = saga.on_failure
+            with pytest.raises(TypeError, match=r"saga\.on_failure: the first argument is a function .* this is 5$"):
+                on_failure(5)
+            with pytest.raises(TypeError, match=r"saga\.step: undo is a function or an activity, not called yet"):
+                await step(book("flight"), undo=undo("flight"))
+            with pytest.raises(TypeError, match=r"this is None$"):
+                await step(book("hotel"), undo=None)
+            return "told"
+
+    assert begin(mistaken).result == "told"
