@@ -95,8 +95,9 @@ class Run(Generic[R_co]):
         )
 
     async def _within(self, timeout: timedelta | None, waiting: Callable[[], Awaitable[T]], message: str) -> T:
+        limited = None if timeout is None else _duration(timeout)
         try:
-            async with self._transport.limit(timeout) as limit:
+            async with self._transport.limit(limited) as limit:
                 return await waiting()
         except TimeoutError:
             if not limit.expired():
@@ -331,7 +332,7 @@ class Client:
             attributes=_stored(attributes),
             memo={name: Raw(codec_for(Any).encode(value)) for name, value in memo.items()},
             start_at=_in_utc(start_at),
-            timeout_seconds=None if timeout is None else timeout.total_seconds(),
+            timeout_seconds=None if timeout is None else _duration(timeout).total_seconds(),
             with_signal=None if with_signal is None else _first_signal(*with_signal),
             submission_id=_identity("submission_id", submission_id),
         )
@@ -390,9 +391,19 @@ def _transport(settings: Settings | None, kafka_bootstrap: str | None, api_url: 
 
 
 def _in_utc(at: datetime | None) -> datetime | None:
-    if at is not None and at.tzinfo is None:
+    if at is None:
+        return None
+    if not isinstance(at, datetime):
+        raise TypeError(f"start_at is an instant such as datetime(…, tzinfo=UTC), not {at!r}")
+    if at.tzinfo is None:
         raise Rejected("start_at has no time zone: datetime(…, tzinfo=UTC)")
-    return None if at is None else at.astimezone(UTC)
+    return at.astimezone(UTC)
+
+
+def _duration(timeout: timedelta) -> timedelta:
+    if not isinstance(timeout, timedelta):
+        raise TypeError(f"timeout is a duration such as seconds(30), not {timeout!r}")
+    return timeout
 
 
 def _stored(attributes: Mapping[str, AttributeValue]) -> dict[str, events.AttributeValue]:

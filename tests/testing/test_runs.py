@@ -388,6 +388,18 @@ async def test_what_a_query_must_not_do_is_said_as_in_production() -> None:
         assert await run.result() == "on"
 
 
+async def test_times_of_another_type_are_refused_by_name() -> None:
+    async with WorkflowEnvironment(app) as env:
+        start: Any = env.client.start
+        with pytest.raises(TypeError, match=r"^timeout is a duration such as seconds\(30\), not 5$"):
+            await start(waits, id="w", timeout=5)
+        with pytest.raises(TypeError, match=r"^start_at is an instant such as datetime\(.*\), not 'tomorrow'$"):
+            await start(waits, id="w", start_at="tomorrow")
+        run: Any = await start(waits, id="w")
+        with pytest.raises(TypeError, match="^timeout is a duration"):
+            await run.result(timeout=5)
+
+
 async def test_an_empty_identity_is_no_identity() -> None:
     async with WorkflowEnvironment(app) as env:
         with pytest.raises(ValueError, match="submission_id '' has 0 bytes"):
