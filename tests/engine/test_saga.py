@@ -318,3 +318,17 @@ def test_what_cannot_undo_is_found_before_the_step_is_done() -> None:
             return "told"
 
     assert begin(mistaken).result == "told"
+
+
+def test_a_saga_outside_of_its_block_says_that_it_would_undo_nothing() -> None:
+    async def mistaken(ctx: Context) -> str:
+        saga = ctx.saga()
+        with pytest.raises(RuntimeError, match=r"within its block: `async with ctx\.saga\(\) as saga`"):
+            await saga.step(book("flight"), undo=undo)
+        async with saga:
+            saga.on_failure(undo, "hold")
+        with pytest.raises(RuntimeError, match=r"within its block"):
+            saga.on_failure(undo, "hold")
+        return "told"
+
+    assert begin(mistaken).result == "told"

@@ -396,7 +396,7 @@ async def test_times_of_another_type_are_refused_by_name() -> None:
         with pytest.raises(TypeError, match=r"^start_at is an instant such as datetime\(.*\), not 'tomorrow'$"):
             await start(waits, id="w", start_at="tomorrow")
         run: Any = await start(waits, id="w")
-        with pytest.raises(TypeError, match="^timeout is a duration"):
+        with pytest.raises(TypeError, match=r"^timeout is a duration"):
             await run.result(timeout=5)
 
 
