@@ -8,6 +8,7 @@ meanwhile, and past an undo that fails: all others are still tried.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
@@ -32,12 +33,15 @@ class Saga:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._undo: list[_Undo] = []
+        self._entered = 0
 
     async def __aenter__(self) -> Self:
+        self._entered += 1
         return self
 
     async def step(self, call: Awaitable[R], /, *, undo: Callable[[R], Awaitable[object]]) -> R:
         """Await `call`; from then on `undo(result)` is what undoes it."""
+        self._check("saga.step: undo", undo)
         try:
             result = await call
         except asyncio.CancelledError:
@@ -50,11 +54,25 @@ class Saga:
 
     def on_failure(self, fn: Callable[P, Awaitable[object]], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call this, in its place in the reverse order, if the saga fails."""
+        self._check("saga.on_failure: the first argument", fn)
         self._undo.append(_Undo(_name(fn), partial(fn, *args, **kwargs)))
+
+    def _check(self, what: str, fn: object) -> None:
+        """Found before the step is done, which could not be undone afterwards."""
+        if not callable(fn):
+            raise TypeError(f"{what} is a function or an activity, not called yet; this is {fn!r}")
+        if not self._entered:
+            raise RuntimeError("a saga undoes what is done within its block: `async with ctx.saga() as saga`")
 
     async def __aexit__(
         self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
+        try:
+            await self._leave(error)
+        finally:
+            self._entered -= 1
+
+    async def _leave(self, error: BaseException | None) -> None:
         if not isinstance(error, Exception | asyncio.CancelledError):
             self._undo.clear()
             return
@@ -81,7 +99,10 @@ class Saga:
         while self._undo:
             name, call = self._undo.pop()
             try:
-                await call()
+                undone: object = call()
+                if not inspect.isawaitable(undone):
+                    raise TypeError(f"it gave {undone!r:.100}, nothing to await: write `async def`, or return the call")
+                await undone
             except (Exception, asyncio.CancelledError) as error:
                 failures.append((name, error))
         return failures

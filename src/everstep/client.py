@@ -90,13 +90,14 @@ class Run(Generic[R_co]):
                 workflow_id=self._id,
                 name=_checked("signal", name),
                 value=Raw(codec.encode(value)),
-                signal_id=_checked("signal_id", signal_id or uuid.uuid4().hex),
+                signal_id=_identity("signal_id", signal_id),
             )
         )
 
     async def _within(self, timeout: timedelta | None, waiting: Callable[[], Awaitable[T]], message: str) -> T:
+        limited = None if timeout is None else _duration(timeout)
         try:
-            async with self._transport.limit(timeout) as limit:
+            async with self._transport.limit(limited) as limit:
                 return await waiting()
         except TimeoutError:
             if not limit.expired():
@@ -151,7 +152,7 @@ class Run(Generic[R_co]):
             workflow_id=self._id,
             name=_checked("update", name),
             value=Raw(takes.encode(value)),
-            update_id=_checked("update_id", update_id or uuid.uuid4().hex),
+            update_id=_identity("update_id", update_id),
         )
         late = f"run {self._id!r} has not answered update {name!r} after {timeout}"
         return gives.decode(await self._within(timeout, lambda: self._transport.update(asked), late))
@@ -194,7 +195,7 @@ class CallbackClient:
             wire.CompleteCallback(
                 token=self._token,
                 value=Raw(codec_for(Any).encode(value)),
-                submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+                submission_id=_identity("submission_id", submission_id),
             )
         )
 
@@ -204,7 +205,7 @@ class CallbackClient:
             wire.FailCallback(
                 token=self._token,
                 error=wire.CallbackProblem(message=message, type=type),
-                submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+                submission_id=_identity("submission_id", submission_id),
             )
         )
 
@@ -331,9 +332,9 @@ class Client:
             attributes=_stored(attributes),
             memo={name: Raw(codec_for(Any).encode(value)) for name, value in memo.items()},
             start_at=_in_utc(start_at),
-            timeout_seconds=None if timeout is None else timeout.total_seconds(),
+            timeout_seconds=None if timeout is None else _duration(timeout).total_seconds(),
             with_signal=None if with_signal is None else _first_signal(*with_signal),
-            submission_id=_checked("submission_id", submission_id or uuid.uuid4().hex),
+            submission_id=_identity("submission_id", submission_id),
         )
         started = await self._transport.start(start)
         run = Run(self._transport, id, decode, started.ended)
@@ -390,9 +391,19 @@ def _transport(settings: Settings | None, kafka_bootstrap: str | None, api_url: 
 
 
 def _in_utc(at: datetime | None) -> datetime | None:
-    if at is not None and at.tzinfo is None:
+    if at is None:
+        return None
+    if not isinstance(at, datetime):
+        raise TypeError(f"start_at is an instant such as datetime(…, tzinfo=UTC), not {at!r}")
+    if at.tzinfo is None:
         raise Rejected("start_at has no time zone: datetime(…, tzinfo=UTC)")
-    return None if at is None else at.astimezone(UTC)
+    return at.astimezone(UTC)
+
+
+def _duration(timeout: timedelta) -> timedelta:
+    if not isinstance(timeout, timedelta):
+        raise TypeError(f"timeout is a duration such as seconds(30), not {timeout!r}")
+    return timeout
 
 
 def _stored(attributes: Mapping[str, AttributeValue]) -> dict[str, events.AttributeValue]:
@@ -403,6 +414,11 @@ def _stored(attributes: Mapping[str, AttributeValue]) -> dict[str, events.Attrib
 def _first_signal(signal: Signal[Any] | str, value: Any) -> wire.FirstSignal:
     name, codec = (signal, codec_for(Any)) if isinstance(signal, str) else (signal.name, signal.codec)
     return wire.FirstSignal(name=_checked("signal", name), value=Raw(codec.encode(value)))
+
+
+def _identity(what: str, given: str | None) -> str:
+    """The identity of what is sent, drawn if none is given. An empty one is a mistake: it would count twice."""
+    return uuid.uuid4().hex if given is None else _checked(what, given)
 
 
 def _checked(what: str, name: str) -> str:

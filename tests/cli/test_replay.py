@@ -169,6 +169,13 @@ async def test_what_differs_is_told_from_both_sides_with_the_line_and_what_to_do
     assert "elsewhere" not in found
 
 
+async def test_a_patch_that_was_deleted_too_early_is_to_be_retired_first(shop: Shop) -> None:
+    ran = await shop.replay(FINE, exported("a", began(1), events.PatchMarked(id="gift"), charged(1)))
+    _, expected, _, advice, _ = ran.out.splitlines()
+    assert expected == "  history holds      patch 'gift'"
+    assert advice == "  what to do         put ctx.retire_patch('gift') in its place until this run has ended"
+
+
 async def test_other_arguments_are_a_warning_with_the_first_of_them(shop: Shop) -> None:
     ran = await shop.replay(AS_A_GIFT, order("a"))
     assert ran.code == 0

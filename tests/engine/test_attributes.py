@@ -163,6 +163,17 @@ def test_what_cannot_be_kept_is_refused_and_changes_nothing(name: Any, value: An
     assert case.result == ["before"]
 
 
+def test_an_item_that_cannot_be_kept_is_named() -> None:
+    async def setting(ctx: Context) -> None:
+        attributes: MutableMapping[Any, Any] = ctx.attributes
+        with pytest.raises(TypeError, match=r"^attribute 'tags\[1\]' is text, as all items of a list are, not list$"):
+            attributes["tags"] = ["a", ["b"]]
+        with pytest.raises(ValueError, match=r"^attribute 'tags\[0\]' holds a NUL character"):
+            attributes["tags"] = ["\0"]
+
+    assert begin(setting).result is None
+
+
 def test_all_together_have_a_limit() -> None:
     async def growing(ctx: Context) -> int:
         count = 0

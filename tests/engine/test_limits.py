@@ -12,6 +12,7 @@ from msgspec import Raw
 from tests.engine.kit import NOW, SECOND, Case, begin, raw
 
 from everstep import App, Backoff, Context, Retry, Signal, days, hours, seconds
+from everstep._core.handlers import QueryFailed
 from everstep._core.starting import Birth, admission, first_signal, of_submission, why_impossible
 from everstep._core.timers import LAST_INSTANT, instant
 from everstep_schemas import events, wire
@@ -61,8 +62,8 @@ def test_a_time_that_has_passed_is_now() -> None:
 def test_before_its_time_a_run_can_be_ended_and_answers_nothing() -> None:
     case = begin(plain, begin={"start_at": instant(LATER)})
     assert case.update("x", 1) is None
-    assert case.refused == "the run takes no update 'x'; those it takes: none"
-    with pytest.raises(Exception, match="answers no query 'x'"):
+    assert case.refused == "the run has not begun: its code starts at 2023-11-14T22:14:20+00:00"
+    with pytest.raises(QueryFailed, match="the run has not begun: its code starts at 2023"):
         case.query("x")
     assert case.send(case.completion(1)) is None
     assert case.called_back(1) is None

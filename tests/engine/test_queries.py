@@ -215,6 +215,11 @@ def test_commands_are_refused_with_words(use: Callable[[Context, asyncio.Event],
     assert case.result == untouched()
 
 
+def test_what_was_tried_is_named() -> None:
+    said = str(failed(trying(lambda ctx, event: work(1)).run, "q"))
+    assert "has tried to do something (activity 'work' on queue 'default')" in said
+
+
 def test_chance_is_as_it_was() -> None:
     def draw(ctx: Context, event: asyncio.Event) -> None:
         ctx.uuid4()

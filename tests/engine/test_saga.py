@@ -114,6 +114,7 @@ def test_whatever_an_undo_does_the_others_are_tried(odd: str) -> None:
                 await saga.step(book("hotel"), undo=compensate)
                 raise RuntimeError("enough")
         except CompensationError as error:
+            assert odd != "gives nothing" or "it gave None, nothing to await" in str(error)
             return [f"{name} {type(one).__name__}" for name, one in error.failures] + [str(error.cause)]
 
     case = begin(odd_trip)
@@ -302,3 +303,33 @@ def test_a_run_that_leaves_memory_undoes_nothing_and_goes_on_where_it_was() -> N
     answer(case, "undo f")
     answer(case, "undo hold")
     assert case.result == "not booked: Boom: no book hotel"
+
+
+def test_what_cannot_undo_is_found_before_the_step_is_done() -> None:
+    async def mistaken(ctx: Context) -> str:
+        async with ctx.saga() as saga:
+            step: Any = saga.step
+            on_failure: Any = saga.on_failure
+            with pytest.raises(TypeError, match=r"saga\.on_failure: the first argument is a function .* this is 5$"):
+                on_failure(5)
+            with pytest.raises(TypeError, match=r"saga\.step: undo is a function or an activity, not called yet"):
+                await step(book("flight"), undo=undo("flight"))
+            with pytest.raises(TypeError, match=r"this is None$"):
+                await step(book("hotel"), undo=None)
+            return "told"
+
+    assert begin(mistaken).result == "told"
+
+
+def test_a_saga_outside_of_its_block_says_that_it_would_undo_nothing() -> None:
+    async def mistaken(ctx: Context) -> str:
+        saga = ctx.saga()
+        with pytest.raises(RuntimeError, match=r"within its block: `async with ctx\.saga\(\) as saga`"):
+            await saga.step(book("flight"), undo=undo)
+        async with saga:
+            saga.on_failure(undo, "hold")
+        with pytest.raises(RuntimeError, match=r"within its block"):
+            saga.on_failure(undo, "hold")
+        return "told"
+
+    assert begin(mistaken).result == "told"

@@ -72,6 +72,19 @@ def test_each_message_starts_its_handler_in_order_and_handlers_run_side_by_side(
     assert case.result == [7, 20, 10, 8]
 
 
+def test_a_plain_name_gives_plain_values() -> None:
+    async def listens(ctx: Context) -> list[Any]:
+        heard: list[Any] = []
+        ctx.on_signal("plain", heard.append)
+        await ctx.wait_until(lambda: len(heard) == 2)
+        return heard
+
+    case = begin(listens)
+    case.signal("plain", {"a": 1})
+    case.signal("plain", "b")
+    assert case.result == [{"a": 1}, "b"]
+
+
 def test_a_handler_that_is_registered_late_gets_what_came_before_first() -> None:
     async def late(ctx: Context) -> list[int]:
         got: list[int] = []

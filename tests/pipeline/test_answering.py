@@ -150,7 +150,7 @@ async def test_a_start_may_lie_in_the_future() -> None:
         row = installation.latest("r")
         assert row is not None
         assert (row.status, row.attributes) == ("running", '{"customer":"C-9"}')
-        assert "the run takes no update 'add'" in rejections(installation)["u1"]
+        assert rejections(installation)["u1"] == "the run has not begun: its code starts at 2023-11-14T23:13:20+00:00"
         installation.now += 3601 * SECOND
         installation.submit("signal", "r", name="go", value=1)
         await installation.until(lambda: installation.facts("run.completed"))

@@ -535,6 +535,16 @@ async def test_an_activity_of_another_app_cannot_be_replaced() -> None:
             env.replace(buy, returns=Item("x"))
 
 
+async def test_what_is_no_activity_and_no_provider_is_refused() -> None:
+    async with WorkflowEnvironment(app) as env:
+        replace: Any = env.replace
+        provide: Any = env.provide
+        with pytest.raises(TypeError, match=r"an activity is what @app\.activity made of a function, or its name"):
+            replace(buy.fn, returns=Item("x"))
+        with pytest.raises(TypeError, match=r"a provider is what @app\.provide made of a function, not <class"):
+            provide(Pool, Pool())
+
+
 async def test_an_assertion_in_a_fake_fails_the_test_and_not_the_run() -> None:
     async with WorkflowEnvironment(app) as env:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -337,6 +338,77 @@ async def test_updates_are_validated_carried_out_and_answered() -> None:
         assert await run.result() == 10
         with pytest.raises(Rejected, match="has ended"):
             await run.update(add, 1)
+
+
+async def test_an_update_is_answered_the_same_after_the_end_and_by_the_runs_that_come_after() -> None:
+    other = App("other")
+
+    @other.workflow
+    async def again(ctx: Context, left: int) -> int:
+        async def handle(value: int) -> int:
+            if value == 13:
+                raise ValueError("unlucky")
+            return value
+
+        ctx.on_update(add, handle)
+        await ctx.wait_for_signal(go)
+        if left:
+            ctx.continue_as_new(again, left - 1)
+        return left
+
+    async with WorkflowEnvironment(other) as env:
+        run = await env.client.start(again, 1, id="a")
+        assert await run.update(add, 3, update_id="u") == 3
+        with pytest.raises(UpdateFailed, match="unlucky"):
+            await run.update(add, 13, update_id="failed")
+        for status in ("running", "completed"):
+            await run.signal(go, "on")
+            await env.settle()
+            assert (await run.describe()).status == status
+            assert await run.update(add, 3, update_id="u") == 3
+            with pytest.raises(UpdateFailed, match="unlucky"):
+                await run.update(add, 13, update_id="failed")
+        with pytest.raises(Rejected, match="has ended"):
+            await run.update(add, 3, update_id="new")
+
+
+async def test_what_a_query_must_not_do_is_said_as_in_production() -> None:
+    other = App("other")
+
+    @other.workflow
+    async def asked(ctx: Context) -> str:
+        ctx.on_query("now", lambda: time.time())
+        return await ctx.wait_for_signal(go)
+
+    async with WorkflowEnvironment(other) as env:
+        run = await env.client.start(asked, id="a")
+        with pytest.raises(QueryError, match=r"^time.time\(\) is not possible within a workflow .*test_runs.py"):
+            await run.query("now")
+        await run.signal(go, "on")
+        assert await run.result() == "on"
+
+
+async def test_times_of_another_type_are_refused_by_name() -> None:
+    async with WorkflowEnvironment(app) as env:
+        start: Any = env.client.start
+        with pytest.raises(TypeError, match=r"^timeout is a duration such as seconds\(30\), not 5$"):
+            await start(waits, id="w", timeout=5)
+        with pytest.raises(TypeError, match=r"^start_at is an instant such as datetime\(.*\), not 'tomorrow'$"):
+            await start(waits, id="w", start_at="tomorrow")
+        run: Any = await start(waits, id="w")
+        with pytest.raises(TypeError, match=r"^timeout is a duration"):
+            await run.result(timeout=5)
+
+
+async def test_an_empty_identity_is_no_identity() -> None:
+    async with WorkflowEnvironment(app) as env:
+        with pytest.raises(ValueError, match="submission_id '' has 0 bytes"):
+            await env.client.start(waits, id="w", submission_id="")
+        run = await env.client.start(waits, id="w")
+        with pytest.raises(ValueError, match="signal_id '' has 0 bytes"):
+            await run.signal(go, "on", signal_id="")
+        with pytest.raises(ValueError, match="update_id '' has 0 bytes"):
+            await run.update(add, 1, update_id="")
 
 
 async def test_an_update_that_nothing_answers_fails_at_once() -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # brings asyncpg
 
 NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
 _ENDED = re.compile(r"run \d+ of .* has ended \(\w+\)", re.DOTALL)
+_EARLIER = "duplicate: update"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,11 @@ def update_refusal(update: Update, reason: str) -> EverstepError:
     if _ENDED.fullmatch(reason):
         return Rejected(reason)
     return UpdateRejected(f"update {update.name!r} of run {update.workflow_id!r} was rejected: {reason}")
+
+
+def may_be_answered(reason: str) -> bool:
+    """Whether an update that is refused so can have an answer: by an earlier run of its id, or before the end."""
+    return reason.startswith(_EARLIER) or _ENDED.fullmatch(reason) is not None
 
 
 def update_failure(update: Update, error: ErrorInfo) -> UpdateFailed:

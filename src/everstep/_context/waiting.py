@@ -117,12 +117,17 @@ class Waiting(Facts):
         name, codec = declared(signal, type)
         return SignalStream(self, name, codec.decode)
 
-    def on_signal(self, signal: Signal[T], fn: Callable[[T], Awaitable[None] | None], /) -> None:
+    @overload
+    def on_signal(self, signal: Signal[T], fn: Callable[[T], Awaitable[None] | None], /) -> None: ...
+    @overload
+    def on_signal(self, signal: str, fn: Callable[[Any], Awaitable[None] | None], /) -> None: ...
+    def on_signal(self, signal: Signal[Any] | str, fn: Callable[[Any], Awaitable[None] | None], /) -> None:
         """From now on `fn` gets the messages of that name, in order, those that have already come first.
 
         It may be `async` and await activities. An error that it raises is one of the run.
         """
-        self._acting("on_signal").mailbox.handle(signal.name, signal.codec.decode, fn)
+        name, codec = declared(signal)
+        self._acting("on_signal").mailbox.handle(name, codec.decode, fn)
 
     def on_unreadable_signal(self, fn: Callable[[UnreadableSignal], Awaitable[None] | None], /) -> None:
         """From now on `fn` hears of signals that do not fit the type which the code declares for them.

@@ -76,16 +76,18 @@ def stored(name: str, value: Any) -> Stored:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, bool | int | float | str):
         return _checked(name, value)
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray) and _all_text(value):
-        return [str(_checked(name, one)) for one in value]
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_text(f"{name}[{place}]", one) for place, one in enumerate(value)]
     raise TypeError(
         f"attribute {name!r} is text, a number, true or false, an instant or a list of text, "
         f"not {type(value).__qualname__}"
     )
 
 
-def _all_text(value: Sequence[Any]) -> bool:
-    return all(isinstance(one, str) for one in value)
+def _text(place: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"attribute {place!r} is text, as all items of a list are, not {type(value).__qualname__}")
+    return str(_checked(place, value))
 
 
 def _checked(name: str, value: str | float | bool) -> str | int | float | bool:

@@ -111,18 +111,18 @@ class Journal:
         """After a replayed step: what history holds beyond what the code did is a mismatch, too."""
         recorded, done = self._recorded, len(self.commands)
         if recorded is not None and self.mismatch is None and done < len(recorded):
-            self.mismatch = _reason(self.next_seq, _words(recorded[done]), "nothing more")
+            self.mismatch = _reason(self.next_seq, in_words(recorded[done]), "nothing more")
 
     def _compared(self, command: C, recorded: Sequence[CommandEvent]) -> C:
         at = len(self.commands)
         if self.mismatch is not None:
             return command
         if at >= len(recorded):
-            self.mismatch = _reason(self.next_seq, "nothing more", _words(command) + _author_line())
+            self.mismatch = _reason(self.next_seq, "nothing more", in_words(command) + _author_line())
             return command
         known = recorded[at]
         if not _is_same(known, command):
-            self.mismatch = _reason(self.next_seq, _words(known), _words(command) + _author_line())
+            self.mismatch = _reason(self.next_seq, in_words(known), in_words(command) + _author_line())
             return command
         if _differ(known, command):
             self.argument_differences += 1
@@ -172,7 +172,8 @@ def _differ(one: Event, other: Event) -> bool:
     return arguments is not None and arguments(one) != arguments(other)
 
 
-def _words(event: Event) -> str:
+def in_words(event: Event) -> str:
+    """A command as messages name it."""
     match event:
         case events.ActivityScheduled():
             return f"activity {event.name!r} on queue {event.queue!r}"
@@ -240,7 +241,7 @@ MOST_SHOWN = 300
 
 def _differing(seq: int, known: Event, command: Event) -> StallReason:
     arguments = _ARGUMENTS[type(known)]
-    expected, got = (f"{_words(one)} with {_shown(arguments(one))}" for one in (known, command))
+    expected, got = (f"{in_words(one)} with {_shown(arguments(one))}" for one in (known, command))
     got += _author_line()
     message = f"replay gives other arguments at event {seq}: history holds {expected}, the code produced {got}"
     return StallReason(kind="nondeterminism", message=message, expected=expected, got=got, seq=seq)

@@ -17,7 +17,7 @@ from everstep._core import stepping
 from everstep._core.activities import too_large
 from everstep._core.calls import Continuation, GoOn
 from everstep._core.chance import Chance
-from everstep._core.journal import outside_of_a_step
+from everstep._core.journal import in_words, outside_of_a_step
 from everstep._core.loop import RunLoop, Task, new_loop
 from everstep._core.model import CannotRun, ClosedStatus, Identity, StallReason, Successor
 from everstep._core.ports import Guard, LogSink, WorkflowCode
@@ -99,6 +99,15 @@ class Program:
     @property
     def closed(self) -> ClosedStatus | None:
         return _CLOSED.get(self.state)
+
+    @property
+    def why_silent(self) -> str | None:
+        """Why nothing of the code can answer yet: it has not begun."""
+        if self._begun or self.scope.started.start_at is None:
+            return None
+        if self.closed is not None:
+            return "the run ended before its code had begun"
+        return f"the run has not begun: its code starts at {self.scope.started.start_at.isoformat()}"
 
     def activate(self, event: InputEvent, at: int) -> None:
         """Apply one event and run the code until nothing is ready.
@@ -362,8 +371,10 @@ class _Looking:
     def refuse(self, command: Event | None) -> NoReturn:
         # What cancels something has told its task already.
         self._disturbed = self._disturbed or hasattr(command, "ref")
+        what = "" if command is None else f" ({in_words(command)})"
         raise NondeterminismError(
-            "a query or a validator has tried to do something: it leaves no event, so it may only look at the run"
+            f"a query or a validator has tried to do something{what}: it leaves no event, so it may only look at the "
+            "run"
         )
 
     def has_changed_something(self) -> bool:

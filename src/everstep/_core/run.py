@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from msgspec import Raw
 
 from everstep._core.activities import Pending
-from everstep._core.handlers import Refusal
+from everstep._core.handlers import QueryFailed, Refusal
 from everstep._core.messages import LOOKED_UP, Lookup, Sender
 from everstep._core.model import Activation, CannotRun, ClosedStatus, Identity, StallReason, Successor
 from everstep._core.program import Program
@@ -229,6 +229,8 @@ class LiveRun:
             return None
         if message.update_id in updates.inherited:
             return Refusal(f"duplicate: update {message.update_id!r} was carried out by an earlier run of this id")
+        if (reason := self._program.why_silent) is not None:
+            return Refusal(reason)
         refusal = self._program.ask(lambda: updates.check(message.name, message.value))
         if refusal is not None:
             return refusal
@@ -242,6 +244,8 @@ class LiveRun:
 
     def query(self, name: str, args: list[Any]) -> bytes:
         """The JSON of the code's answer to a query. Raises `QueryFailed`, and `CannotRun` if it does not yield."""
+        if (reason := self._program.why_silent) is not None:
+            raise QueryFailed(reason)
         return self._program.ask(lambda: self._program.scope.queries.answer(name, args))
 
     def query_names(self) -> list[str]:

@@ -186,7 +186,14 @@ def _lines(found: Finding) -> Iterator[str]:
     if found.elsewhere:
         yield "  but only           under another PYTHONHASHSEED: something is ordered by the hash of a string"
     if found.expected is not None or found.kind in _TO_DO:
-        yield f"  what to do         {_TO_DO.get(found.kind, _OTHER_CODE)}"
+        yield f"  what to do         {_advice(found)}"
+
+
+def _advice(found: Finding) -> str:
+    expected, got = found.expected or "", found.got or ""
+    if expected.startswith(_PATCH) and not got.startswith(_PATCH):
+        return f"put ctx.retire_patch({expected.removeprefix(_PATCH)}) in its place until this run has ended"
+    return _TO_DO.get(found.kind, _OTHER_CODE)
 
 
 def _what(found: Finding) -> str:
@@ -195,6 +202,7 @@ def _what(found: Finding) -> str:
     return "cannot be replayed" if found.expected is None else "differs"
 
 
+_PATCH = "patch "
 _OTHER_CODE = "do what history holds, or give the changed code a new version and keep the old one for this run"
 _TO_DO = {
     "arguments": "nothing, if that is meant: the run goes on with the arguments that history holds",

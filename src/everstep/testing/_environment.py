@@ -160,6 +160,8 @@ class WorkflowEnvironment:
         return self._replace(activity, NOT_GIVEN, NOT_GIVEN)
 
     def _replace(self, activity: Activity[..., Any] | str, fake: Any, returns: Any) -> Calls[Any, Any]:
+        if not isinstance(activity, str | Activity):
+            raise TypeError(f"an activity is what @app.activity made of a function, or its name, not {activity!r}")
         name = activity if isinstance(activity, str) else activity.name
         known = self._app.activities.get(name)
         if not isinstance(activity, str) and known is None:
@@ -169,6 +171,8 @@ class WorkflowEnvironment:
 
     def provide(self, provider: Provider[T], value: T, /) -> None:
         """Activities get `value` in the place of what the provider opens."""
+        if not isinstance(provider, Provider):
+            raise TypeError(f"a provider is what @app.provide made of a function, not {provider!r}")
         self._open.worker.resources.give(provider, value)
 
     # ---- what happened

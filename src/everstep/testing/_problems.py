@@ -57,7 +57,7 @@ def named(identity: Identity) -> str:
 
 def differs(identity: Identity, reason: StallReason, where: str = "") -> ReplayDiffers:
     """The error for a replay that did not do what history holds; `where` it was, if not here."""
-    if reason.kind != "nondeterminism" or reason.seq is None:
+    if reason.kind != "nondeterminism" or reason.seq is None or reason.expected is None:
         what = f"cannot be replayed{where}: {reason.message}"
     else:
         what = (
