@@ -17,7 +17,9 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## run a shop on Everstep while its processes are killed; KEEP=1 leaves it running
 	@KEEP=$(KEEP) $(PYTHON) -m examples.orders.demo
 
+# Compiled once: the many processes that tests start would do it anew each where Python is told to write no bytecode.
 test: $(INSTALLED)  ## run all tests on a real Kafka and PostgreSQL; ARGS="-k name -x" goes to pytest
+	@$(PYTHON) -m compileall -q $(CODE)
 	@$(PYTHON) -m pytest $(ARGS)
 
 check: $(INSTALLED)  ## check format, lint, types and layers
