@@ -47,6 +47,8 @@ class Story:
     said: Sequence[Mapping[str, Any]] = ()
     pace: int = 200_000
     outcome: Any = None
+    package: str = "examples"
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 PRO = {"name": "pro", "monthly_cents": 900}
@@ -97,6 +99,18 @@ STORIES = {
         outcome=15,
     ),
     "transcode": Story("transcode", "publish", [{"path": "a", "frames": 2}], outcome=["a.1080p", "a.720p", "a.97.jpg"]),
+    "postponed": Story(
+        "postponed",
+        "postponed",
+        [],
+        outcome=["again", 42, 2],
+        package="tests.pipeline",
+        start={
+            "start_at": "2023-11-14T22:13:30Z",
+            "timeout_seconds": 3600,
+            "with_signal": {"name": "note", "value": "first"},
+        },
+    ),
 }
 
 
@@ -150,11 +164,11 @@ class Crash:
 
 async def told(story: Story, crash: Crash | None) -> tuple[Installation, App]:
     """The story from its start to its end, through the crash if there is one."""
-    app = importlib.import_module(f"examples.{story.module}").app
+    app = importlib.import_module(f"{story.package}.{story.module}").app
     installation = Installation(2)
     if crash is not None:
         installation.tables.around_commit = crash
-    installation.submit("start", "r", workflow=story.workflow, args=list(story.args))
+    installation.submit("start", "r", workflow=story.workflow, args=list(story.args), **story.start)
     to_say = deque(story.said)
 
     def crashed() -> bool:
